@@ -1,0 +1,1 @@
+"""Latency, throughput, memory and CPU time, measured on the target."""

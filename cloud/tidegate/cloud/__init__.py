@@ -1,0 +1,1 @@
+"""The server side: one core under thin servicers."""

@@ -1,0 +1,1 @@
+"""The device side: sources, prefilter, endpointer, pipeline."""

@@ -1,0 +1,1 @@
+"""One model release: manifest, archive, digests and golden fixtures."""

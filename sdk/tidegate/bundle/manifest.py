@@ -1,0 +1,243 @@
+"""The manifest: what a bundle says about itself, as typed values.
+
+Schema `tidegate.bundle/1`: known fields are strict, unknown ones are tolerated within the major version, so that an
+older reader opens a newer minor bundle. `decode` and `encode` are the only ways in and out; `json_schema` publishes
+the form.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import msgspec
+
+from tidegate.bundle.dtypes import NAMES
+from tidegate.errors import BundleError
+
+SCHEMA = "tidegate.bundle/1"
+
+_SEMVER = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?\Z")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+_VARIANT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+
+BackendName = Literal["litert", "onnx"]
+
+
+class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """One input or output."""
+
+    name: str
+    """as the model calls it"""
+    dtype: str
+    """OIP datatype: BOOL, INT8 … UINT64, FP16, FP32, FP64, BYTES, BF16"""
+    shape: tuple[int, ...]
+    """one entry per axis, -1 where free"""
+    finite: bool = False
+    """NaN and infinities are refused before the model"""
+
+
+class Signature(msgspec.Struct, frozen=True, kw_only=True):
+    """Inputs and outputs, in the model's order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One model file for one backend and precision."""
+
+    id: str
+    """such as `tflite-int8`"""
+    backend: BackendName
+    precision: str
+    """fp32, fp16, int8, dynamic-int8; free text for a bare model: `as-is`"""
+    file: str
+    """path inside the bundle"""
+    sha256: str
+    size_bytes: int
+    minimum_runtime: str = ""
+    """lowest runtime version that is known to run it; empty when unknown"""
+    hardware: tuple[str, ...] = ()
+    """hardware tags it is meant for; empty: any"""
+    metrics: dict[str, float] = {}
+    """measured by the author, such as `accuracy`"""
+
+
+class Asset(msgspec.Struct, frozen=True, kw_only=True):
+    """A further file of the release, such as a catalogue."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+
+
+class Golden(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Inputs with expected outputs; every runnable variant must reproduce them."""
+
+    file: str
+    """an .npz with arrays `input/NAME` and `output/NAME`"""
+    sha256: str
+    size_bytes: int
+    tolerance: float
+    """largest absolute difference allowed"""
+    tolerance_by_variant: dict[str, float] = {}
+    """exceptions, by variant id"""
+
+
+class FrontEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the model expects of the signal in front of it."""
+
+    kind: Literal["audio"]
+    sample_rate_hz: int
+    inside_graph: bool
+    """the features are computed by the model itself, so no device can get them wrong"""
+    frame_ms: float = 0.0
+    hop_ms: float = 0.0
+    mel_bands: int = 0
+    notes: str = ""
+
+
+class PrefilterSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The stage in front of the model; part of the release and versioned with it."""
+
+    kind: str
+    """name of the detector: `webrtc`, `energy`, `webrtc+energy`, …"""
+    options: dict[str, float] = {}
+    """the detector's own settings by name"""
+    pre_roll_ms: int = 300
+    """audio kept from before the onset"""
+    minimum_speech_ms: int = 60
+    """speech needed before a segment starts"""
+    hangover_ms: int = 400
+    """quiet needed before a segment ends"""
+    maximum_segment_ms: int = 10_000
+    """hard limit; a longer segment is cut"""
+
+
+class DecoderSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How windows of label probabilities become words (see tidegate.speech.decoder)."""
+
+    kind: Literal["keywords"]
+    window_ms: int = 1000
+    hop_ms: int = 100
+    smoothing_windows: int = 3
+    threshold: float = 0.5
+    minimum_windows: int = 2
+    rejected_labels: tuple[str, ...] = ("silence", "unknown")
+    """labels that are never words of the transcript"""
+
+
+class Budgets(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the release promises on its target; 0 means not stated."""
+
+    latency_p95_ms: float = 0.0
+    rss_mb: float = 0.0
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The canonical record of one release."""
+
+    schema: str
+    name: str
+    version: str
+    """semantic version"""
+    release: int = 0
+    """monotone release counter"""
+    description: str = ""
+    licence: str = ""
+    """SPDX identifier"""
+    provenance: dict[str, str] = {}
+    """source commit, data version, hyper-parameters, framework versions"""
+    signature: Signature
+    labels: tuple[str, ...] = ()
+    """meaning of the last axis of the first output"""
+    front_end: FrontEnd | None = None
+    prefilter: PrefilterSettings | None = None
+    decoder: DecoderSettings | None = None
+    variants: tuple[Variant, ...]
+    """in the author's order of preference"""
+    golden: Golden | None = None
+    assets: dict[str, Asset] = {}
+    budgets: Budgets | None = None
+
+
+def decode(raw: bytes, *, origin: str = "manifest.json") -> Manifest:
+    """Parse and check a manifest.
+
+    Args:
+        raw: UTF-8 JSON.
+        origin: how error messages call it.
+
+    Raises:
+        BundleError: not JSON, a field missing or of the wrong type, an unknown major schema, or a rule broken.
+    """
+    _check_schema(raw, origin)
+    try:
+        manifest = msgspec.json.decode(raw, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{origin}: {error}", fix="rebuild the bundle with `tidegate build`") from error
+    problems = check(manifest)
+    if problems:
+        raise BundleError(f"{origin}: {'; '.join(problems)}", fix="rebuild the bundle with `tidegate build`")
+    return manifest
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return the canonical bytes: two-space indent, fields in declared order, keys of tables sorted."""
+    plain = msgspec.json.encode(manifest, order="deterministic")
+    return msgspec.json.format(plain, indent=2) + b"\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of `tidegate.bundle/1`."""
+    return msgspec.json.schema(Manifest)
+
+
+def check(manifest: Manifest) -> list[str]:
+    """Return what is wrong with a manifest beyond the types of its fields; empty when nothing is."""
+    problems: list[str] = []
+    if not _NAME.match(manifest.name):
+        problems.append(f"name {manifest.name!r} is not lower-case letters, digits, '.', '_', '-' (at most 64)")
+    if not _SEMVER.match(manifest.version):
+        problems.append(f"version {manifest.version!r} is not a semantic version such as 1.2.0")
+    if manifest.release < 0:
+        problems.append(f"release {manifest.release} is negative")
+    if not manifest.variants:
+        problems.append("no variants")
+    problems += _repeated("variant", [variant.id for variant in manifest.variants])
+    problems += [
+        f"variant id {variant.id!r} is not lower-case letters, digits, '.', '_', '-'"
+        for variant in manifest.variants
+        if not _VARIANT_ID.match(variant.id)
+    ]
+    for side, specs in (("input", manifest.signature.inputs), ("output", manifest.signature.outputs)):
+        problems += _repeated(side, [spec.name for spec in specs])
+        for spec in specs:
+            if spec.dtype not in NAMES:
+                problems.append(f"{side} {spec.name!r} has datatype {spec.dtype!r}, not one of {sorted(NAMES)}")
+            if any(size < -1 for size in spec.shape):
+                problems.append(f"{side} {spec.name!r} has shape {list(spec.shape)}; sizes are -1 or more")
+    problems += _repeated("label", list(manifest.labels))
+    return problems
+
+
+def _check_schema(raw: bytes, origin: str) -> None:
+    """Name an unknown schema before the fields of this one are tried on it."""
+    try:
+        head = msgspec.json.decode(raw, type=_Head)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{origin} is not a manifest: {error}", fix="rebuild the bundle with `tidegate build`") from error
+    if head.schema != SCHEMA:
+        raise BundleError(
+            f"{origin} has schema {head.schema!r}; this version of Tidegate reads {SCHEMA!r}",
+            fix="install the Tidegate that wrote it, or rebuild the bundle",
+        )
+
+
+class _Head(msgspec.Struct):
+    schema: str
+
+
+def _repeated(what: str, names: list[str]) -> list[str]:
+    return [f"{what} {name!r} occurs more than once" for name in sorted({n for n in names if names.count(n) > 1})]

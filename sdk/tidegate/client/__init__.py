@@ -1,0 +1,1 @@
+"""Call a Tidegate server, or any server of the Open Inference Protocol."""

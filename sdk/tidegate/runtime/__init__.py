@@ -1,0 +1,1 @@
+"""Load and run one variant of a bundle on whichever backend is installed."""

@@ -1,0 +1,1 @@
+"""From audio to words and search results, shared by device and server."""
