@@ -1,0 +1,49 @@
+# Each target works on a fresh machine with Python 3.10 to 3.13, git, make and the package index.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check format bench train clean
+
+demo: $(VENV)/.edge-and-cloud          ## real audio through the device path and the cloud path
+	$(BIN)/python examples/voice_commands/demo.py
+
+test: $(VENV)/.dev                     ## the whole suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev                    ## style, types, floors, generated code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	PATH="$(CURDIR)/$(BIN):$$PATH" protos/generate.sh --check
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.dev                    ## what our own wrapper costs, and the example bundle on this machine
+	$(BIN)/python -m tidegate.bench.overhead
+	$(BIN)/tidegate bench examples/voice_commands/voice-commands.tide
+
+train: $(VENV)/.train                  ## train the example again; needs the Debian packages espeak-ng, flite and sox
+	$(BIN)/python examples/voice_commands/train.py --work build/voice_commands
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.edge-and-cloud: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[edge,cloud]"
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --editable ".[all,train]"
+	@touch $@
