@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "voice_commands"
 ROOMS = ("sdk", "edge", "cloud", "benchmarks", "protos")
-HEAVY = {"tensorflow", "keras", "onnxruntime", "ai-edge-litert", "grpcio", "soxr", "webrtcvad-wheels"}
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
