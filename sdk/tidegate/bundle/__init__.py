@@ -1,1 +1,37 @@
 """One model release: manifest, archive, digests and golden fixtures."""
+
+from tidegate.bundle.bundle import Bundle, ListedFile, digest, write_bundle
+from tidegate.bundle.golden import GoldenFixture, OutputError
+from tidegate.bundle.manifest import (
+    Asset,
+    Budgets,
+    DecoderSettings,
+    FrontEnd,
+    Golden,
+    Manifest,
+    PrefilterSettings,
+    Signature,
+    TensorSpec,
+    Variant,
+)
+from tidegate.bundle.tree import Limits
+
+__all__ = [
+    "Asset",
+    "Budgets",
+    "Bundle",
+    "DecoderSettings",
+    "FrontEnd",
+    "Golden",
+    "GoldenFixture",
+    "Limits",
+    "ListedFile",
+    "Manifest",
+    "OutputError",
+    "PrefilterSettings",
+    "Signature",
+    "TensorSpec",
+    "Variant",
+    "digest",
+    "write_bundle",
+]

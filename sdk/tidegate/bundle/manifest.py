@@ -7,19 +7,17 @@ the form.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 import msgspec
 
-from tidegate.bundle.dtypes import NAMES
+from tidegate.bundle.rules import check
 from tidegate.errors import BundleError
 
 SCHEMA = "tidegate.bundle/1"
 
-_SEMVER = re.compile(r"\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?\Z")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
-_VARIANT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\Z")
+# A document nested beyond the interpreter's recursion limit ends in RecursionError.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 BackendName = Literal["litert", "onnx"]
 
@@ -175,7 +173,7 @@ def decode(raw: bytes, *, origin: str = "manifest.json") -> Manifest:
     _check_schema(raw, origin)
     try:
         manifest = msgspec.json.decode(raw, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise BundleError(f"{origin}: {error}", fix="rebuild the bundle with `tidegate build`") from error
     problems = check(manifest)
     if problems:
@@ -194,40 +192,14 @@ def json_schema() -> dict[str, Any]:
     return msgspec.json.schema(Manifest)
 
 
-def check(manifest: Manifest) -> list[str]:
-    """Return what is wrong with a manifest beyond the types of its fields; empty when nothing is."""
-    problems: list[str] = []
-    if not _NAME.match(manifest.name):
-        problems.append(f"name {manifest.name!r} is not lower-case letters, digits, '.', '_', '-' (at most 64)")
-    if not _SEMVER.match(manifest.version):
-        problems.append(f"version {manifest.version!r} is not a semantic version such as 1.2.0")
-    if manifest.release < 0:
-        problems.append(f"release {manifest.release} is negative")
-    if not manifest.variants:
-        problems.append("no variants")
-    problems += _repeated("variant", [variant.id for variant in manifest.variants])
-    problems += [
-        f"variant id {variant.id!r} is not lower-case letters, digits, '.', '_', '-'"
-        for variant in manifest.variants
-        if not _VARIANT_ID.match(variant.id)
-    ]
-    for side, specs in (("input", manifest.signature.inputs), ("output", manifest.signature.outputs)):
-        problems += _repeated(side, [spec.name for spec in specs])
-        for spec in specs:
-            if spec.dtype not in NAMES:
-                problems.append(f"{side} {spec.name!r} has datatype {spec.dtype!r}, not one of {sorted(NAMES)}")
-            if any(size < -1 for size in spec.shape):
-                problems.append(f"{side} {spec.name!r} has shape {list(spec.shape)}; sizes are -1 or more")
-    problems += _repeated("label", list(manifest.labels))
-    return problems
-
-
 def _check_schema(raw: bytes, origin: str) -> None:
     """Name an unknown schema before the fields of this one are tried on it."""
     try:
         head = msgspec.json.decode(raw, type=_Head)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{origin} is not a manifest: {error}", fix="rebuild the bundle with `tidegate build`") from error
+    except _UNREADABLE as error:
+        raise BundleError(
+            f"{origin} is not a manifest: {error}", fix="rebuild the bundle with `tidegate build`"
+        ) from error
     if head.schema != SCHEMA:
         raise BundleError(
             f"{origin} has schema {head.schema!r}; this version of Tidegate reads {SCHEMA!r}",
@@ -237,7 +209,3 @@ def _check_schema(raw: bytes, origin: str) -> None:
 
 class _Head(msgspec.Struct):
     schema: str
-
-
-def _repeated(what: str, names: list[str]) -> list[str]:
-    return [f"{what} {name!r} occurs more than once" for name in sorted({n for n in names if names.count(n) > 1})]
