@@ -14,15 +14,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidegate/v1/speech.proto\x12\x0btidegate.v1\"\xb6\x01\n\x19StreamingRecognizeRequest\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.tidegate.v1.StreamingConfigH\x00\x12(\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x17.tidegate.v1.AudioChunkH\x00\x12\x34\n\x0evoice_activity\x18\x03 \x01(\x0b\x32\x1a.tidegate.v1.VoiceActivityH\x00\x42\t\n\x07payload\"\xb4\x01\n\x0fStreamingConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12,\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x1a.tidegate.v1.AudioEncoding\x12\x16\n\x0esample_rate_hz\x18\x04 \x01(\x05\x12\x1e\n\x16maximum_search_results\x18\x05 \x01(\x05\x12\x15\n\rdevice_bundle\x18\x06 \x01(\t\"4\n\nAudioChunk\x12\x15\n\rsample_offset\x18\x01 \x01(\x03\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\xaf\x01\n\rVoiceActivity\x12/\n\x05\x65vent\x18\x01 \x01(\x0e\x32 .tidegate.v1.VoiceActivity.Event\x12\x12\n\nsegment_id\x18\x02 \x01(\x04\x12\x15\n\rsample_offset\x18\x03 \x01(\x03\"B\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\x11\n\rSEGMENT_START\x10\x01\x12\x0f\n\x0bSEGMENT_END\x10\x02\"\xc2\x02\n\x1aStreamingRecognizeResponse\x12\x12\n\nsegment_id\x18\x01 \x01(\x04\x12\x10\n\x08is_final\x18\x02 \x01(\x08\x12\x0f\n\x07start_s\x18\x03 \x01(\x01\x12\r\n\x05\x65nd_s\x18\x04 \x01(\x01\x12\x12\n\ntranscript\x18\x05 \x01(\t\x12\x12\n\nconfidence\x18\x06 \x01(\x02\x12 \n\x05words\x18\x07 \x03(\x0b\x32\x11.tidegate.v1.Word\x12\x31\n\x0esearch_results\x18\x08 \x03(\x0b\x32\x19.tidegate.v1.SearchResult\x12\r\n\x05model\x18\t \x01(\t\x12\x15\n\rmodel_version\x18\n \x01(\t\x12\x0f\n\x07variant\x18\x0b \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x0c \x01(\x03\x12\x12\n\ncompute_ms\x18\r \x01(\x01\"H\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07start_s\x18\x02 \x01(\x01\x12\r\n\x05\x65nd_s\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x02\"I\n\x0cSearchResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0f\n\x07snippet\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01*=\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x0c\n\x08LINEAR16\x10\x01\x32s\n\x06Speech\x12i\n\x12StreamingRecognize\x12&.tidegate.v1.StreamingRecognizeRequest\x1a\'.tidegate.v1.StreamingRecognizeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidegate/v1/speech.proto\x12\x0btidegate.v1\"\xb6\x01\n\x19StreamingRecognizeRequest\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.tidegate.v1.StreamingConfigH\x00\x12(\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x17.tidegate.v1.AudioChunkH\x00\x12\x34\n\x0evoice_activity\x18\x03 \x01(\x0b\x32\x1a.tidegate.v1.VoiceActivityH\x00\x42\t\n\x07payload\"\xb4\x01\n\x0fStreamingConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12,\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x1a.tidegate.v1.AudioEncoding\x12\x16\n\x0esample_rate_hz\x18\x04 \x01(\x05\x12\x1e\n\x16maximum_search_results\x18\x05 \x01(\x05\x12\x15\n\rdevice_bundle\x18\x06 \x01(\t\"4\n\nAudioChunk\x12\x15\n\rsample_offset\x18\x01 \x01(\x03\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\xaf\x01\n\rVoiceActivity\x12/\n\x05\x65vent\x18\x01 \x01(\x0e\x32 .tidegate.v1.VoiceActivity.Event\x12\x12\n\nsegment_id\x18\x02 \x01(\x04\x12\x15\n\rsample_offset\x18\x03 \x01(\x03\"B\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\x11\n\rSEGMENT_START\x10\x01\x12\x0f\n\x0bSEGMENT_END\x10\x02\"\xd1\x02\n\x1aStreamingRecognizeResponse\x12\x12\n\nsegment_id\x18\x01 \x01(\x04\x12\x10\n\x08is_final\x18\x02 \x01(\x08\x12\x0f\n\x07start_s\x18\x03 \x01(\x01\x12\r\n\x05\x65nd_s\x18\x04 \x01(\x01\x12\x12\n\ntranscript\x18\x05 \x01(\t\x12\x12\n\nconfidence\x18\x06 \x01(\x02\x12 \n\x05words\x18\x07 \x03(\x0b\x32\x11.tidegate.v1.Word\x12\x31\n\x0esearch_results\x18\x08 \x03(\x0b\x32\x19.tidegate.v1.SearchResult\x12\r\n\x05model\x18\t \x01(\t\x12\x15\n\rmodel_version\x18\n \x01(\t\x12\x0f\n\x07variant\x18\x0b \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x0c \x01(\x03\x12\x12\n\ncompute_ms\x18\r \x01(\x01\x12\r\n\x05label\x18\x0e \x01(\t\"H\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07start_s\x18\x02 \x01(\x01\x12\r\n\x05\x65nd_s\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x02\"I\n\x0cSearchResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0f\n\x07snippet\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01*=\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x0c\n\x08LINEAR16\x10\x01\x32s\n\x06Speech\x12i\n\x12StreamingRecognize\x12&.tidegate.v1.StreamingRecognizeRequest\x1a\'.tidegate.v1.StreamingRecognizeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidegate.v1.speech_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_AUDIOENCODING']._serialized_start=1115
-  _globals['_AUDIOENCODING']._serialized_end=1176
+  _globals['_AUDIOENCODING']._serialized_start=1130
+  _globals['_AUDIOENCODING']._serialized_end=1191
   _globals['_STREAMINGRECOGNIZEREQUEST']._serialized_start=42
   _globals['_STREAMINGRECOGNIZEREQUEST']._serialized_end=224
   _globals['_STREAMINGCONFIG']._serialized_start=227
@@ -34,11 +34,11 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_VOICEACTIVITY_EVENT']._serialized_start=573
   _globals['_VOICEACTIVITY_EVENT']._serialized_end=639
   _globals['_STREAMINGRECOGNIZERESPONSE']._serialized_start=642
-  _globals['_STREAMINGRECOGNIZERESPONSE']._serialized_end=964
-  _globals['_WORD']._serialized_start=966
-  _globals['_WORD']._serialized_end=1038
-  _globals['_SEARCHRESULT']._serialized_start=1040
-  _globals['_SEARCHRESULT']._serialized_end=1113
-  _globals['_SPEECH']._serialized_start=1178
-  _globals['_SPEECH']._serialized_end=1293
+  _globals['_STREAMINGRECOGNIZERESPONSE']._serialized_end=979
+  _globals['_WORD']._serialized_start=981
+  _globals['_WORD']._serialized_end=1053
+  _globals['_SEARCHRESULT']._serialized_start=1055
+  _globals['_SEARCHRESULT']._serialized_end=1128
+  _globals['_SPEECH']._serialized_start=1193
+  _globals['_SPEECH']._serialized_end=1308
 # @@protoc_insertion_point(module_scope)

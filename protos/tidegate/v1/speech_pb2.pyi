@@ -66,7 +66,7 @@ class VoiceActivity(_message.Message):
     def __init__(self, event: _Optional[_Union[VoiceActivity.Event, str]] = ..., segment_id: _Optional[int] = ..., sample_offset: _Optional[int] = ...) -> None: ...
 
 class StreamingRecognizeResponse(_message.Message):
-    __slots__ = ("segment_id", "is_final", "start_s", "end_s", "transcript", "confidence", "words", "search_results", "model", "model_version", "variant", "received_bytes", "compute_ms")
+    __slots__ = ("segment_id", "is_final", "start_s", "end_s", "transcript", "confidence", "words", "search_results", "model", "model_version", "variant", "received_bytes", "compute_ms", "label")
     SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
     IS_FINAL_FIELD_NUMBER: _ClassVar[int]
     START_S_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,7 @@ class StreamingRecognizeResponse(_message.Message):
     VARIANT_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_MS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
     segment_id: int
     is_final: bool
     start_s: float
@@ -93,7 +94,8 @@ class StreamingRecognizeResponse(_message.Message):
     variant: str
     received_bytes: int
     compute_ms: float
-    def __init__(self, segment_id: _Optional[int] = ..., is_final: bool = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., transcript: _Optional[str] = ..., confidence: _Optional[float] = ..., words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., search_results: _Optional[_Iterable[_Union[SearchResult, _Mapping]]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., variant: _Optional[str] = ..., received_bytes: _Optional[int] = ..., compute_ms: _Optional[float] = ...) -> None: ...
+    label: str
+    def __init__(self, segment_id: _Optional[int] = ..., is_final: bool = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., transcript: _Optional[str] = ..., confidence: _Optional[float] = ..., words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., search_results: _Optional[_Iterable[_Union[SearchResult, _Mapping]]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., variant: _Optional[str] = ..., received_bytes: _Optional[int] = ..., compute_ms: _Optional[float] = ..., label: _Optional[str] = ...) -> None: ...
 
 class Word(_message.Message):
     __slots__ = ("text", "start_s", "end_s", "confidence")

@@ -1,1 +1,8 @@
 """Call a Tidegate server, or any server of the Open Inference Protocol."""
+
+from __future__ import annotations
+
+from tidegate.client.client import Client, ModelDescription, ServerDescription
+from tidegate.client.streaming import RecognizedSegment, RecognizeStream
+
+__all__ = ["Client", "ModelDescription", "RecognizeStream", "RecognizedSegment", "ServerDescription"]

@@ -1,0 +1,66 @@
+"""The two services as tables of methods: a server makes its handlers from them, a client its stubs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.v1 import speech_pb2
+from tidegate.wire import messages
+
+ACCEPTED_HEADER = "tidegate-accepted"
+"""Response header of a recognition stream, sent once its config is accepted; its value is MODEL VERSION."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a service."""
+
+    name: str
+    request: Any
+    """message class"""
+    response: Any
+    """message class"""
+    streaming: bool = False
+    """a stream in both directions; otherwise one request, one answer"""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service by its full name."""
+
+    name: str
+    methods: tuple[Method, ...]
+
+    def path(self, method: Method) -> str:
+        """Return the method's path on the wire."""
+        return f"/{self.name}/{method.name}"
+
+    def method(self, name: str) -> Method:
+        """Return the method called `name`, which must be one of the table's."""
+        return next(method for method in self.methods if method.name == name)
+
+
+OPEN_INFERENCE = Service(
+    messages.SERVICE_NAME,
+    (
+        Method("ServerLive", messages.ServerLiveRequest, messages.ServerLiveResponse),
+        Method("ServerReady", messages.ServerReadyRequest, messages.ServerReadyResponse),
+        Method("ModelReady", messages.ModelReadyRequest, messages.ModelReadyResponse),
+        Method("ServerMetadata", messages.ServerMetadataRequest, messages.ServerMetadataResponse),
+        Method("ModelMetadata", messages.ModelMetadataRequest, messages.ModelMetadataResponse),
+        Method("ModelInfer", messages.ModelInferRequest, messages.ModelInferResponse),
+    ),
+)
+
+SPEECH = Service(
+    "tidegate.v1.Speech",
+    (
+        Method(
+            "StreamingRecognize",
+            speech_pb2.StreamingRecognizeRequest,
+            speech_pb2.StreamingRecognizeResponse,
+            streaming=True,
+        ),
+    ),
+)
