@@ -1,0 +1,84 @@
+"""All code in README and docs runs: Python blocks in one interpreter each, `$` lines of console blocks in a shell.
+
+A console block runs from its first line to its last in one directory that holds `examples/`. `tidegate serve` stays
+up until its block is over. `make` and `pip` lines are left to CI and to the wheel test, which run the same things.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+FENCE = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LEFT_TO_OTHER_TESTS = ("make", "pip", "git", "cd", "python3", ".venv/bin/pip", "apt-get", "sudo", "source", ".")
+
+
+def blocks(language: str) -> list[object]:
+    found = []
+    for document in DOCUMENTS:
+        for number, match in enumerate(FENCE.finditer(document.read_text(encoding="utf-8")), 1):
+            if match[1] == language:
+                found.append(pytest.param(match[2], id=f"{document.relative_to(ROOT)}:{number}"))
+    return found
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
+    for name in ("voice-commands.tide", "voice-commands-cloud.tide", "demo.wav"):
+        (tmp_path / name).symlink_to(ROOT / "examples" / "voice_commands" / name)
+    return tmp_path
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_block_runs(code: str, directory: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout, "an example shows something"
+
+
+@pytest.mark.parametrize("session", blocks("console"))
+def test_console_block_runs(session: str, directory: Path) -> None:
+    commands = [line[2:] for line in session.splitlines() if line.startswith("$ ")]
+    assert commands, "a console block has at least one `$` line"
+    with ExitStack() as servers:
+        for command in commands:
+            program = shlex.split(command)[0]
+            if program in LEFT_TO_OTHER_TESTS:
+                continue
+            if command.startswith("tidegate serve"):
+                servers.enter_context(serving(command.removesuffix(" &"), directory))
+                continue
+            done = subprocess.run(
+                ["bash", "-c", command], cwd=directory, env=environment(), capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+
+
+@contextmanager
+def serving(command: str, directory: Path) -> Iterator[None]:
+    with subprocess.Popen(
+        shlex.split(command), cwd=directory, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        try:
+            assert "listening" in server.stdout.readline()
+            yield
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(timeout=30)
