@@ -1,0 +1,286 @@
+"""LiteRT: `.tflite` models through `ai_edge_litert`, or through the older `tflite_runtime`.
+
+Both have the same Interpreter. Per call it is told one input, runs and is asked for one output: `set_tensor`, `invoke`,
+`get_tensor`, which copies in and out and is faster on small models than its signature runners.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from tidegate.bundle.dtypes import oip_name
+from tidegate.bundle.manifest import Signature, TensorSpec
+from tidegate.errors import DependencyError, InputError, ModelError
+from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, run_once
+from tidegate.runtime.backends.quantisation import Quantisation
+
+PREFERRED_SIGNATURE = "serving_default"
+
+RUNTIMES = (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime"))
+"""Module and distribution, in order of preference."""
+
+RUNTIME_ERRORS = (ValueError, RuntimeError, TypeError)
+"""What the Interpreter raises: it has no exception classes of its own."""
+
+
+def find_runtime() -> str:
+    """Return the runtime that is installed, with its version.
+
+    Raises:
+        DependencyError: neither is, or the one that is does not work here.
+    """
+    module, distribution = _find_module()
+    return f"{module} {_version(distribution)}"
+
+
+def open_model(file: ModelFile) -> LiteRTBackend:
+    """Load a `.tflite` model.
+
+    Raises:
+        DependencyError: no runtime is installed.
+        ModelError: the runtime refuses the model.
+    """
+    module, distribution = _find_module()
+    interpreter_class = importlib.import_module(f"{module}.interpreter").Interpreter
+    source = {"model_content": file.content} if file.path is None else {"model_path": str(file.path)}
+    try:
+        interpreter = interpreter_class(**source, num_threads=file.threads)
+        interpreter.allocate_tensors()
+        inputs, outputs = _tensors(interpreter, file)
+        return LiteRTBackend(file.origin, f"{module} {_version(distribution)}", interpreter, inputs, outputs)
+    except RUNTIME_ERRORS as error:
+        raise ModelError(
+            f"{file.origin}: {module} cannot load this as a TFLite model: {_one_line(error)}",
+            fix="check that the file is whole and is a .tflite model; convert it again if need be",
+        ) from error
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of the interpreter."""
+
+    spec: TensorSpec
+    index: int
+    """the interpreter's number for it"""
+    shape: Shape
+    """the size it has after loading; free dimensions are mostly 1"""
+    quantisation: Quantisation | None
+    """set when floats outside are integers inside"""
+
+
+class LiteRTBackend:
+    """One TFLite model in one interpreter."""
+
+    name = "litert"
+
+    def __init__(
+        self, origin: str, runtime: str, interpreter: Any, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]
+    ) -> None:
+        self.runtime = runtime
+        self.provider = _provider(interpreter, [tensor.index for tensor in outputs])
+        self.signature = Signature(
+            inputs=tuple(tensor.spec for tensor in inputs), outputs=tuple(tensor.spec for tensor in outputs)
+        )
+        self._origin = origin
+        self._interpreter: Any = interpreter
+        self._inputs = inputs
+        self._outputs = outputs
+        self._shapes = tuple(tensor.shape for tensor in inputs)
+
+    def bind(self, shapes: tuple[Shape, ...]) -> Bound:
+        """Resize the inputs if their shapes changed, and return the call for them."""
+        if shapes != self._shapes:
+            self._resize(shapes)
+        if len(self._inputs) == len(self._outputs) == 1 and not self._inputs[0].quantisation:
+            return self._one_to_one()
+        return self._many_to_many()
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Bind to the shapes of these arrays and run once."""
+        return run_once(self, feeds)
+
+    def close(self) -> None:
+        """Let go of the interpreter."""
+        self._interpreter = None
+
+    def _resize(self, shapes: tuple[Shape, ...]) -> None:
+        self._shapes = ()
+        try:
+            for tensor, shape in zip(self._inputs, shapes, strict=True):
+                self._interpreter.resize_tensor_input(tensor.index, shape)
+            self._interpreter.allocate_tensors()
+        except RUNTIME_ERRORS as error:
+            raise self._failed(f"cannot take inputs of shape {[list(shape) for shape in shapes]}", error) from error
+        self._shapes = shapes
+
+    def _one_to_one(self) -> Bound:
+        set_tensor, invoke, get_tensor = self._calls()
+        input_index, output_index = self._inputs[0].index, self._outputs[0].index
+        quantisation = self._outputs[0].quantisation
+
+        def call(array: Array) -> tuple[Array, ...]:
+            try:
+                set_tensor(input_index, array)
+                invoke()
+                return (get_tensor(output_index),)
+            except RUNTIME_ERRORS as error:
+                raise self._failed("failed to run", error) from error
+
+        if quantisation is None:
+            return call
+        return lambda array: (quantisation.dequantise(call(array)[0]),)
+
+    def _many_to_many(self) -> Bound:
+        set_tensor, invoke, get_tensor = self._calls()
+        inputs = [(tensor.index, tensor.quantisation) for tensor in self._inputs]
+        outputs = [(tensor.index, tensor.quantisation) for tensor in self._outputs]
+
+        def call(*arrays: Array) -> tuple[Array, ...]:
+            try:
+                for (index, quantisation), array in zip(inputs, arrays, strict=True):
+                    set_tensor(index, array if quantisation is None else quantisation.quantise(array))
+                invoke()
+                found = [get_tensor(index) for index, _ in outputs]
+            except RUNTIME_ERRORS as error:
+                raise self._failed("failed to run", error) from error
+            return tuple(
+                array if quantisation is None else quantisation.dequantise(array)
+                for array, (_, quantisation) in zip(found, outputs, strict=True)
+            )
+
+        return call
+
+    def _calls(self) -> tuple[Any, Any, Any]:
+        return self._interpreter.set_tensor, self._interpreter.invoke, self._interpreter.get_tensor
+
+    def _failed(self, what: str, error: Exception) -> ModelError:
+        return ModelError(
+            f"{self._origin}: {self.runtime} {what}: {_one_line(error)}",
+            fix="check the model with `tidegate verify`, or convert it again",
+        )
+
+
+def _find_module() -> tuple[str, str]:
+    """Return module and distribution of the first runtime that imports and works with this numpy."""
+    reasons = []
+    for module, distribution in RUNTIMES:
+        try:
+            importlib.import_module(f"{module}.interpreter")
+        except ImportError as error:
+            reasons.append(f"{module}: {_one_line(error)}")
+            continue
+        problem = numpy_problem(module, np.__version__)
+        if problem is None:
+            return module, distribution
+        reasons.append(problem)
+    raise DependencyError(
+        f"no runtime for .tflite models works here ({'; '.join(reasons)})",
+        fix='pip install "tidegate[litert]" (or, for the older runtime, pip install "tidegate[tflite]")',
+    )
+
+
+def numpy_problem(module: str, numpy_version: str) -> str | None:
+    """Return why a runtime cannot work beside this numpy, or None.
+
+    tflite_runtime 2.14, the last one, was built for NumPy 1: it imports beside NumPy 2 and then loads no model.
+    """
+    if module == "tflite_runtime" and int(numpy_version.split(".")[0]) >= 2:
+        return f"tflite_runtime needs numpy<2, found {numpy_version}"
+    return None
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "of unknown version"
+
+
+def _tensors(interpreter: Any, file: ModelFile) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return inputs and outputs in the interpreter's order, under the signature's names where there is one."""
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    signatures = interpreter.get_signature_list()
+    if not signatures:
+        named_inputs = [(detail["name"], detail) for detail in inputs]
+        named_outputs = [(detail["name"], detail) for detail in outputs]
+    else:
+        key = PREFERRED_SIGNATURE if PREFERRED_SIGNATURE in signatures else next(iter(signatures))
+        runner = interpreter.get_signature_runner(key)
+        named_inputs = _named(runner.get_input_details(), inputs, file, key)
+        named_outputs = _named(runner.get_output_details(), outputs, file, key)
+    return (
+        tuple(_tensor(name, detail, file, is_input=True) for name, detail in named_inputs),
+        tuple(_tensor(name, detail, file, is_input=False) for name, detail in named_outputs),
+    )
+
+
+def _named(
+    by_name: Mapping[str, Any], details: list[dict[str, Any]], file: ModelFile, key: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """Pair the signature's names with the interpreter's tensors, in the interpreter's order."""
+    position = {(detail["index"], detail["name"]): place for place, detail in enumerate(details)}
+    pairs = [(name, position.get((detail["index"], detail["name"]))) for name, detail in by_name.items()]
+    unplaced = [name for name, place in pairs if place is None]
+    if unplaced or {place for _, place in pairs} != set(range(len(details))):
+        raise ModelError(
+            f"{file.origin}: signature {key!r} is not of the main graph (tensors {unplaced or list(by_name)})",
+            fix="convert the model with one signature",
+        )
+    return [(name, details[place]) for name, place in sorted(pairs, key=lambda pair: pair[1] or 0) if place is not None]
+
+
+def _tensor(name: str, detail: dict[str, Any], file: ModelFile, *, is_input: bool) -> Tensor:
+    shape = tuple(int(size) for size in detail["shape"])
+    signature_shape = detail["shape_signature"]
+    # A model without free dimensions may carry no shape signature at all.
+    stated = tuple(int(size) for size in signature_shape) if len(signature_shape) == len(shape) else shape
+    quantisation = None if file.raw else _quantisation(detail)
+    try:
+        dtype = "FP32" if quantisation else oip_name(np.dtype(detail["dtype"]))
+    except InputError as error:
+        raise ModelError(f"{file.origin}: tensor {name!r}: {error.message}", fix="convert the model again") from error
+    # Integers hold no NaN, so a quantised input refuses it.
+    spec = TensorSpec(name=name, dtype=dtype, shape=stated, finite=is_input and quantisation is not None)
+    return Tensor(spec=spec, index=int(detail["index"]), shape=shape, quantisation=quantisation)
+
+
+def _quantisation(detail: dict[str, Any]) -> Quantisation | None:
+    parameters = detail["quantization_parameters"]
+    dtype = np.dtype(detail["dtype"])
+    if dtype.kind not in "iu" or len(parameters["scales"]) != 1:
+        return None
+    return Quantisation(float(parameters["scales"][0]), int(parameters["zero_points"][0]), dtype)
+
+
+def _provider(interpreter: Any, outputs: list[int]) -> str:
+    """Return `XNNPACK` when a delegate computes every output, `XNNPACK+CPU` when some operators stayed behind.
+
+    The interpreter lists replaced operators beside the delegate that replaced them, so the ones that really run are
+    those reached from the outputs. The list is not a documented call: without it the answer is `CPU`.
+    """
+    list_operators = getattr(interpreter, "_get_ops_details", None)
+    if list_operators is None:
+        return "CPU"
+    producer: dict[int, dict[str, Any]] = {}
+    for operator in list_operators():  # delegates come last and so take the place of what they replaced
+        producer.update({int(tensor): operator for tensor in operator["outputs"]})
+    pending, seen, delegated = list(outputs), set[int](), set[bool]()
+    while pending:
+        tensor = pending.pop()
+        if tensor not in seen and tensor in producer:
+            seen.add(tensor)
+            delegated.add(producer[tensor]["op_name"] == "DELEGATE")
+            pending += [int(source) for source in producer[tensor]["inputs"]]
+    if delegated == {True}:
+        return "XNNPACK"
+    return "XNNPACK+CPU" if True in delegated else "CPU"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
