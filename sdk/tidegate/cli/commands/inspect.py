@@ -1,0 +1,109 @@
+"""`tidegate inspect`: show what a bundle says about itself."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from tidegate.bundle import Bundle, Manifest, TensorSpec
+from tidegate.cli.printing import print_json, print_table
+
+DESCRIPTION = """Show the manifest of a bundle: identity, signature, labels, front end, prefilter, decoder, variants,
+golden fixture and assets. The layout is checked; digests and models are checked by `tidegate verify`."""
+
+EXAMPLE = "tidegate inspect voice-commands.tide\ntidegate inspect voice-commands.tide --json"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a .tide file or a bundle directory")
+    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Open, print."""
+    with Bundle.open(arguments.bundle) as bundle:
+        manifest = bundle.manifest
+        if arguments.json:
+            print_json(manifest)
+            return 0
+        _print_pairs(manifest)
+        print()
+        _print_signature(manifest)
+        print()
+        print_table(
+            ("variant", "backend", "precision", "bytes", "sha256", "file"),
+            [(v.id, v.backend, v.precision, f"{v.size_bytes:,}", v.sha256[:12], v.file) for v in manifest.variants],
+        )
+        _print_other_files(manifest)
+    return 0
+
+
+def _print_pairs(manifest: Manifest) -> None:
+    pairs = [(name, value) for name, value in _pairs(manifest) if value]
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        print(f"{name.ljust(width)}  {value}")
+
+
+def _pairs(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    yield "name", manifest.name
+    yield "version", manifest.version
+    yield "release", str(manifest.release)
+    yield "description", manifest.description
+    yield "licence", manifest.licence
+    yield "labels", f"{len(manifest.labels)}: {' '.join(manifest.labels)}" if manifest.labels else ""
+    yield "front end", _settings(manifest.front_end)
+    yield "prefilter", _settings(manifest.prefilter)
+    yield "decoder", _settings(manifest.decoder)
+    yield "budgets", _settings(manifest.budgets)
+    yield from ((f"provenance {name}", value) for name, value in sorted(manifest.provenance.items()))
+
+
+def _settings(struct: msgspec.Struct | None) -> str:
+    """Return every setting as `name=value`, defaults included: what is not shown cannot be judged."""
+    if struct is None:
+        return ""
+    return " ".join(f"{name}={_value(value)}" for name, value in msgspec.structs.asdict(struct).items() if value != "")
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {item:g}" for key, item in sorted(value.items())) + "}"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _print_signature(manifest: Manifest) -> None:
+    sides = (("input", manifest.signature.inputs), ("output", manifest.signature.outputs))
+    print_table(
+        ("tensor", "name", "dtype", "shape", "rule"),
+        [
+            (side, spec.name, spec.dtype, _shape(spec), "finite" if spec.finite else "")
+            for side, specs in sides
+            for spec in specs
+        ],
+    )
+
+
+def _shape(spec: TensorSpec) -> str:
+    return "[" + ", ".join("any" if size == -1 else str(size) for size in spec.shape) + "]"
+
+
+def _print_other_files(manifest: Manifest) -> None:
+    rows = [
+        (f"asset {name}", f"{asset.size_bytes:,}", asset.sha256[:12], asset.file)
+        for name, asset in sorted(manifest.assets.items())
+    ]
+    if manifest.golden is not None:
+        golden = manifest.golden
+        tolerances = {"": golden.tolerance, **golden.tolerance_by_variant}
+        stated = ", ".join(f"{id + ': ' if id else ''}{tolerance:g}" for id, tolerance in tolerances.items())
+        rows.insert(0, (f"golden (tolerance {stated})", f"{golden.size_bytes:,}", golden.sha256[:12], golden.file))
+    if rows:
+        print()
+        print_table(("other file", "bytes", "sha256", "file"), rows)
