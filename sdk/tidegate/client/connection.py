@@ -32,7 +32,7 @@ def import_grpc() -> ModuleType:
         raise DependencyError(
             f"calling a server needs grpcio and protobuf: {error}", fix="pip install 'tidegate[client]'"
         ) from error
-    del google.protobuf
+    del google
     module: ModuleType = grpc
     return module
 
