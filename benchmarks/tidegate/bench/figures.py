@@ -125,8 +125,7 @@ def joined(recordings: Sequence[Recording]) -> tuple[NDArray[np.int64], Blocks, 
         involuntary_switches=[switches for recording in recordings for switches in recording.block_switches],
         cpu_ns=[cpu_ns for recording in recordings for cpu_ns in recording.block_cpu_ns],
     )
-    latencies_ns = [np.frombuffer(recording.latencies_ns, dtype=np.int64) for recording in recordings]
-    return np.concatenate(latencies_ns), blocks, errors
+    return np.concatenate([recording.latencies_ns for recording in recordings]), blocks, errors
 
 
 def _undisturbed(timed: Timed) -> Undisturbed | None:

@@ -48,7 +48,7 @@ class Feeds:
 
 def is_model_file(source: str) -> bool:
     """Tell a bare model file from a bundle by its suffix."""
-    return Path(source).suffix.lower() in MODEL_SUFFIXES
+    return Path(source).suffix in MODEL_SUFFIXES
 
 
 def feeds_of_bundle(source: str, batch: int | None, input_file: str | None) -> Feeds:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from array import array
 from typing import BinaryIO
 
 import msgspec
@@ -94,8 +93,7 @@ def peak_without_samples(before: int | None, after: int | None, recording: Recor
     """
     if before is None or after is None:
         return None
-    buffer: array[int] = recording.latencies_ns
-    return max(before, after - len(buffer) * buffer.itemsize)
+    return max(before, after - recording.latencies_ns.nbytes)
 
 
 def _take_standard_output() -> BinaryIO:
