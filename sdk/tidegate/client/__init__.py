@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidegate.client.client import Client, ModelDescription, ServerDescription
+from tidegate.client.client import Client, ListedModel, ModelDescription, ServerDescription
 from tidegate.client.streaming import RecognizedSegment, RecognizeStream
 
-__all__ = ["Client", "ModelDescription", "RecognizeStream", "RecognizedSegment", "ServerDescription"]
+__all__ = ["Client", "ListedModel", "ModelDescription", "RecognizeStream", "RecognizedSegment", "ServerDescription"]

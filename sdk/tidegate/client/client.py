@@ -28,6 +28,15 @@ class ServerDescription:
 
 
 @dataclass(frozen=True)
+class ListedModel:
+    """One version of a model on a server."""
+
+    name: str
+    version: str
+    ready: bool
+
+
+@dataclass(frozen=True)
 class ModelDescription:
     """What a server says about one model."""
 
@@ -111,6 +120,18 @@ class Client:
 
         answer = self._call("ServerMetadata", messages.ServerMetadataRequest())
         return ServerDescription(answer.name, answer.version, tuple(answer.extensions))
+
+    def models(self) -> tuple[ListedModel, ...]:
+        """Return every version of every model that the server has.
+
+        Raises:
+            DependencyError: the server does not offer the list, which is Triton's extension of the protocol.
+            UnavailableError: it cannot be reached.
+        """
+        from tidegate.wire import messages
+
+        answer = self._call("RepositoryIndex", messages.RepositoryIndexRequest())
+        return tuple(ListedModel(model.name, model.version, model.state == "READY") for model in answer.models)
 
     def model_metadata(self, name: str, version: str = "") -> ModelDescription:
         """Return a model's signature, versions and properties.

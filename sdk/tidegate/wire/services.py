@@ -50,6 +50,7 @@ OPEN_INFERENCE = Service(
         Method("ServerMetadata", messages.ServerMetadataRequest, messages.ServerMetadataResponse),
         Method("ModelMetadata", messages.ModelMetadataRequest, messages.ModelMetadataResponse),
         Method("ModelInfer", messages.ModelInferRequest, messages.ModelInferResponse),
+        Method("RepositoryIndex", messages.RepositoryIndexRequest, messages.RepositoryIndexResponse),
     ),
 )
 

@@ -1,0 +1,229 @@
+"""The server: load bundles, open the port, serve, drain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tidegate.cloud.core import Core
+from tidegate.cloud.repository import Repository, load_served
+from tidegate.cloud.work import StreamSlots, Work
+from tidegate.errors import ConfigError, DependencyError, ResourceError, StateError
+
+KEEPALIVE_MS = 20_000
+"""A client that is silent this long is asked whether it still lives."""
+
+KEEPALIVE_TIMEOUT_MS = 10_000
+
+SHORTEST_PING_MS = 5_000
+"""Clients on a silent stream may ask us as often as this."""
+
+CLOSE_GRACE_S = 0.5
+"""For health checks and idle streams, once no work is under way."""
+
+EXIT_GRACE_S = 5.0
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """Limits and switches of a server."""
+
+    maximum_message_bytes: int = 64 * 2**20
+    """largest request or answer"""
+    maximum_streams: int = 100
+    """recognition and reflection streams open at once; each holds a thread"""
+    unary_threads: int = 8
+    """threads that streams can never take"""
+    maximum_queued_calls: int = 1000
+    """unary calls that wait or run; more are refused"""
+    maximum_segment_s: float = 30.0
+    """longest speech segment"""
+    reflection: bool = True
+    """whether clients may ask for the services' descriptors"""
+
+    def __post_init__(self) -> None:
+        for name in ("maximum_message_bytes", "maximum_streams", "unary_threads", "maximum_queued_calls"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more", fix=f"raise {name}")
+        if not self.maximum_segment_s > 0:
+            raise ConfigError(f"maximum_segment_s is {self.maximum_segment_s}; expected more than 0", fix="raise it")
+
+
+class Server:
+    """Serves bundles over gRPC: Open Inference Protocol, Speech, health, reflection.
+
+    For a process of its own use `tidegate serve`; this class is the same server inside another process:
+
+        with Server(["voice-commands.tide"]) as server:
+            client = Client(server.address)
+    """
+
+    def __init__(
+        self,
+        bundles: Sequence[str | Path],
+        listen: str = "127.0.0.1:0",
+        *,
+        variant: str | None = None,
+        threads: int | None = None,
+        catalogue: bytes | None = None,
+        settings: ServerSettings | None = None,
+    ) -> None:
+        """Note what to serve; nothing is loaded or opened yet.
+
+        Args:
+            bundles: paths; several versions of one model are allowed.
+            listen: HOST:PORT; port 0 takes a free one.
+            variant: variant id for all bundles; None for the first of each whose runtime is installed.
+            threads: of the runtime, per model; None for its default.
+            catalogue: JSON lines that replace the catalogues of the bundles.
+            settings: limits and switches.
+
+        Raises:
+            ConfigError: no bundle, or `listen` is not HOST:PORT.
+        """
+        if not bundles:
+            raise ConfigError("no bundle to serve", fix="name at least one bundle")
+        self._host = _checked_host(listen)
+        self._listen = listen
+        self._bundles = [Path(bundle) for bundle in bundles]
+        self._variant = variant
+        self._threads = threads
+        self._catalogue = catalogue
+        self._settings = settings or ServerSettings()
+        self._work = Work()
+        self._slots = StreamSlots(self._settings.maximum_streams)
+        self.repository = Repository()
+        self._grpc_server: Any = None
+        self._health: Any = None
+        self._port = 0
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT that clients call, with the real port."""
+        return f"{self._host}:{self._port}"
+
+    @property
+    def open_streams(self) -> int:
+        """Recognition and reflection streams open now."""
+        return self._slots.open
+
+    def start(self) -> int:
+        """Open the port, load and prove every model, then serve. Return the port.
+
+        Raises:
+            ResourceError: the port cannot be opened.
+            DependencyError: grpcio or its companions are not installed.
+            StateError: started before.
+            TidegateError: a bundle cannot be loaded; see `tidegate.cloud.repository.load_served`.
+        """
+        if self._grpc_server is not None:
+            raise StateError("the server was started before", fix="make a new Server")
+        self._grpc_server = self._new_grpc_server()
+        try:
+            self._port = self._open_port()
+            self._load_models()
+        except BaseException:
+            self._close()
+            raise
+        self._add_services()
+        self._grpc_server.start()
+        return self._port
+
+    def stop(self, grace_s: float = EXIT_GRACE_S) -> bool:
+        """Drain and stop: health says NOT_SERVING, new work is refused, work under way finishes, the port closes.
+
+        Args:
+            grace_s: work that takes longer is cut off.
+
+        Returns:
+            Whether all work finished in time. Stopping again does nothing.
+        """
+        if self._grpc_server is None:
+            return True
+        deadline = time.monotonic() + grace_s
+        self._work.drain()
+        if self._health is not None:
+            self._health.enter_graceful_shutdown()
+        finished = self._work.wait_until_idle(grace_s)
+        self._grpc_server.stop(max(0.0, min(CLOSE_GRACE_S, deadline - time.monotonic()))).wait()
+        self._close()
+        return finished
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _new_grpc_server(self) -> Any:
+        try:
+            import grpc
+        except ImportError as error:
+            raise DependencyError(f"serving needs grpcio: {error}", fix="pip install 'tidegate[cloud]'") from error
+        limits = self._settings
+        return grpc.server(
+            ThreadPoolExecutor(limits.maximum_streams + limits.unary_threads, thread_name_prefix="tidegate-serve"),
+            options=_options(limits.maximum_message_bytes),
+            maximum_concurrent_rpcs=limits.maximum_streams + limits.maximum_queued_calls,
+        )
+
+    def _open_port(self) -> int:
+        try:
+            port: int = self._grpc_server.add_insecure_port(self._listen)
+        except RuntimeError as error:
+            raise ResourceError(
+                f"cannot listen on {self._listen}: the port is in use, not allowed, or no address of this machine",
+                fix="stop what listens there, or choose another port; port 0 takes a free one",
+            ) from error
+        return port
+
+    def _load_models(self) -> None:
+        for path in self._bundles:
+            served = load_served(path, variant=self._variant, threads=self._threads, catalogue=self._catalogue)
+            self.repository.add(served)
+
+    def _add_services(self) -> None:
+        from tidegate.cloud.services import add_services
+
+        self._health = add_services(
+            self._grpc_server,
+            Core(self.repository, self._work),
+            self._slots,
+            maximum_segment_s=self._settings.maximum_segment_s,
+            reflection=self._settings.reflection,
+        )
+
+    def _close(self) -> None:
+        self._grpc_server.stop(0).wait()
+        self.repository.close()
+        self._grpc_server = None
+
+
+def _checked_host(listen: str) -> str:
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(
+            f"listen address {listen!r}; expected HOST:PORT", fix="give an address such as 127.0.0.1:8001"
+        )
+    return host
+
+
+def _options(maximum_message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_send_message_length", maximum_message_bytes),
+        ("grpc.max_receive_message_length", maximum_message_bytes),
+        # Two servers on one port would each get a share of the calls; the second one is told instead.
+        ("grpc.so_reuseport", 0),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", SHORTEST_PING_MS),
+    ]

@@ -1,0 +1,97 @@
+"""What a server has under way: counted, limited, and waited for when it drains."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from tidegate.errors import ResourceError, UnavailableError
+
+
+class Work:
+    """Counts requests and speech segments under way; while draining it lets none begin."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._draining = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether new work is refused."""
+        return self._draining
+
+    def begin(self) -> Token:
+        """Begin one piece of work; release the token when its answer is out.
+
+        Raises:
+            UnavailableError: the server is draining.
+        """
+        with self._changed:
+            if self._draining:
+                raise UnavailableError("the server is shutting down", fix="call another server, or this one later")
+            self._under_way += 1
+        return Token(self._end)
+
+    def drain(self) -> None:
+        """Refuse new work from now on."""
+        with self._changed:
+            self._draining = True
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Wait until nothing is under way; return whether that came about in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._under_way == 0, timeout_s)
+
+    def _end(self) -> None:
+        with self._changed:
+            self._under_way -= 1
+            self._changed.notify_all()
+
+
+class StreamSlots:
+    """Limits how many streams are open, since each holds a thread for its whole life."""
+
+    def __init__(self, maximum_streams: int) -> None:
+        self._maximum = maximum_streams
+        self._lock = threading.Lock()
+        self._open = 0
+
+    @property
+    def open(self) -> int:
+        """Streams open now."""
+        return self._open
+
+    def take(self) -> Token:
+        """Take a slot; release the token when the stream is over.
+
+        Raises:
+            ResourceError: all are taken.
+        """
+        with self._lock:
+            if self._open >= self._maximum:
+                raise ResourceError(
+                    f"all {self._maximum} streams of this server are open",
+                    fix="close streams that are not needed, try later, or serve with more streams",
+                )
+            self._open += 1
+        return Token(self._give_back)
+
+    def _give_back(self) -> None:
+        with self._lock:
+            self._open -= 1
+
+
+class Token:
+    """A claim that is released once, however often and from whichever thread `release` is called."""
+
+    def __init__(self, on_release: Callable[[], None]) -> None:
+        self._lock = threading.Lock()
+        self._on_release: Callable[[], None] | None = on_release
+
+    def release(self) -> None:
+        """Give the claim back."""
+        with self._lock:
+            on_release, self._on_release = self._on_release, None
+        if on_release is not None:
+            on_release()

@@ -1,0 +1,87 @@
+"""`tidegate serve`: a server process that ends cleanly on SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from tidegate.cli.files import read_file
+from tidegate.errors import ConfigError
+
+DESCRIPTION = """Serve bundles over gRPC: the Open Inference Protocol v2, streaming speech recognition, health and
+reflection. When all models are loaded and proven, one line `listening on HOST:PORT` is printed, with the real port
+when 0 was asked for; a script can wait for it. SIGTERM or SIGINT drains: health turns NOT_SERVING, what is under way
+finishes, exit code 0. A second signal ends it at once. The connection is not encrypted: listen on loopback or behind
+something that is."""
+
+EXAMPLE = """tidegate serve voice-commands.tide --listen 127.0.0.1:8001
+tidegate serve mlp-1.0.0.tide mlp-1.1.0.tide --variant onnx-fp32 --threads 1"""
+
+DEFAULT_LISTEN = "127.0.0.1:8001"
+DEFAULT_GRACE_S = 30.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="bundle; several versions may be given")
+    parser.add_argument("--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help=f"default {DEFAULT_LISTEN}")
+    parser.add_argument("--variant", metavar="ID", help="default: each bundle's first that can run here")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the runtime, per model; default: the runtime's")
+    parser.add_argument("--catalogue", type=Path, metavar="FILE", help="JSON lines to search instead of the bundle's")
+    parser.add_argument("--max-message-mb", type=int, default=64, metavar="N", help="largest message; default 64")
+    parser.add_argument("--max-streams", type=int, default=100, metavar="N", help="open at once; default 100")
+    parser.add_argument("--grace-s", type=float, default=DEFAULT_GRACE_S, metavar="S", help="for draining; default 30")
+    parser.add_argument("--no-reflection", action="store_true", help="do not describe the services to clients")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Start, say where, wait for a signal, drain."""
+    from tidegate.cloud import Server, ServerSettings
+
+    if not arguments.grace_s >= 0:
+        raise ConfigError(f"--grace-s is {arguments.grace_s}; expected 0 or more", fix="give a time in seconds")
+    settings = ServerSettings(
+        maximum_message_bytes=arguments.max_message_mb * 2**20,
+        maximum_streams=arguments.max_streams,
+        reflection=not arguments.no_reflection,
+    )
+    catalogue = read_file(arguments.catalogue, "--catalogue") if arguments.catalogue else None
+    server = Server(
+        arguments.bundles,
+        arguments.listen,
+        variant=arguments.variant,
+        threads=arguments.threads,
+        catalogue=catalogue,
+        settings=settings,
+    )
+    stopping = _signalled()
+    server.start()
+    for served in server.repository.all():
+        model = served.model
+        sys.stderr.write(f"{served.name} {served.version}: {model.variant_id} on {model.runtime}, {model.provider}\n")
+    print(f"listening on {server.address}", flush=True)
+    stopping.wait()
+    sys.stderr.write("draining\n")
+    return 0 if server.stop(arguments.grace_s) else _complain(arguments.grace_s)
+
+
+def _signalled() -> threading.Event:
+    """Return an event that SIGTERM or SIGINT sets; a second one ends the process."""
+    stopping = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    return stopping
+
+
+def _complain(grace_s: float) -> int:
+    sys.stderr.write(f"tidegate: work was cut off after {grace_s:g} s\n  what to do: raise --grace-s\n")
+    return 1
