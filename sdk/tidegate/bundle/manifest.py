@@ -60,6 +60,8 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """hardware tags it is meant for; empty: any"""
     metrics: dict[str, float] = {}
     """measured by the author, such as `accuracy`"""
+    tensor_names: dict[str, str] = {}
+    """the file's own name of an input or output, by its name in the signature, where the two differ"""
 
 
 class Asset(msgspec.Struct, frozen=True, kw_only=True):

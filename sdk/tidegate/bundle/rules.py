@@ -50,6 +50,7 @@ def _identity_problems(manifest: Manifest) -> Iterable[str]:
 def _variant_problems(manifest: Manifest) -> Iterable[str]:
     if not manifest.variants:
         yield "there are no variants; expected at least one"
+    tensors = {spec.name for spec in (*manifest.signature.inputs, *manifest.signature.outputs)}
     yield from _repeated("variant", [variant.id for variant in manifest.variants])
     for variant in manifest.variants:
         if not _NAME.match(variant.id):
@@ -57,6 +58,9 @@ def _variant_problems(manifest: Manifest) -> Iterable[str]:
         for name, value in variant.metrics.items():
             if not math.isfinite(value):
                 yield f"variant {variant.id!r} has metric {name!r} = {value}; expected a finite number"
+        for name in variant.tensor_names.keys() - tensors:
+            yield f"variant {variant.id!r}: tensor_names has {name!r}; expected one of {', '.join(sorted(tensors))}"
+        yield from _repeated(f"variant {variant.id!r}: tensor", list(variant.tensor_names.values()))
 
 
 def _tensor_problems(side: str, specs: tuple[TensorSpec, ...]) -> Iterable[str]:

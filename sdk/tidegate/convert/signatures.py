@@ -9,7 +9,10 @@ import msgspec
 from tidegate.bundle.manifest import Signature, TensorSpec
 from tidegate.errors import BundleError
 
-_FIX = "convert both from the same model with the same tensor names, or put them into two bundles"
+_FIX = (
+    "convert both from the same model with the same tensor names, or map the names in [variant.tensor_names] of the "
+    "specification"
+)
 
 
 def common_signature(signatures: Mapping[str, Signature], note: Callable[[str], None]) -> Signature:

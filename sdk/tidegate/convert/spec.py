@@ -48,6 +48,8 @@ class VariantTable(msgspec.Struct, frozen=True, kw_only=True):
     minimum_runtime: str = ""
     hardware: tuple[str, ...] = ()
     metrics: dict[str, float] = {}
+    tensor_names: dict[str, str] = {}
+    """the file's own tensor name by the bundle's, where the variants' names differ"""
 
 
 class GoldenTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +98,7 @@ def read_spec(path: Path) -> BuildSpec:
         ConfigError: not TOML, an unknown key (the nearest known one is named), or a value of the wrong type.
         DependencyError: no TOML parser, on Python 3.10 without `tidegate[build]`.
     """
-    table = _parse_toml(read_bytes(path, "specification"), path)
+    table = _parse_toml(read_bytes(path, "specification", fix="check the path"), path)
     _check_keys(table, BuildSpec, str(path), "")
     try:
         spec = msgspec.convert(table, BuildSpec)
@@ -138,7 +140,7 @@ def backend_of(variant: VariantTable) -> BackendName:
     return backend
 
 
-def read_bytes(path: Path, what: str) -> bytes:
+def read_bytes(path: Path, what: str, *, fix: str = "check the path; it starts at the specification") -> bytes:
     """Return the content of a file that the author named.
 
     Raises:

@@ -39,7 +39,7 @@ def _id_and_path(model: str) -> tuple[str, Path]:
     backend = BACKEND_BY_SUFFIX.get(path.suffix)
     if backend is None:
         raise ConfigError(f"{path} is neither .onnx nor .tflite", fix="convert the model to one of these first")
-    content = read_bytes(path, "--model")
+    content = read_bytes(path, "--model", fix="check the path")
     if id:
         return id, path
     precision = precision_of(content, backend)

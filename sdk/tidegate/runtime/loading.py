@@ -11,6 +11,7 @@ from tidegate.errors import ConfigError, DependencyError, InputError, NotFoundEr
 from tidegate.runtime.agreement import agreed_signature
 from tidegate.runtime.backends import BACKENDS, ModelFile, installed_backends, open_model, runtime_of
 from tidegate.runtime.model import Model
+from tidegate.runtime.renaming import RenamedBackend
 
 BACKEND_BY_SUFFIX = {".tflite": "litert", ".onnx": "onnx"}
 
@@ -90,6 +91,8 @@ def _load_variant(bundle: Bundle, variant: str | None, backend: str | None, thre
     origin = f"{bundle.path}: variant {chosen.id}"
     content = bundle.variant_bytes(chosen.id)
     opened = open_model(chosen.backend, ModelFile(origin, content=content, threads=threads, raw=raw))
+    if chosen.tensor_names:
+        opened = RenamedBackend(opened, chosen.tensor_names, origin=origin)
     signature = agreed_signature(bundle.manifest.signature, opened.signature, origin=origin, raw=raw)
     return Model(opened, signature=signature, manifest=bundle.manifest, variant_id=chosen.id)
 

@@ -1,0 +1,117 @@
+"""From a specification and file contents to a manifest with every file that it lists. Pure but for the labels file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from tidegate.bundle import Asset, Golden, GoldenFixture, Manifest, Signature, Variant, digest
+from tidegate.bundle.manifest import SCHEMA
+from tidegate.bundle.rules import check
+from tidegate.convert.precision import precision_of
+from tidegate.convert.spec import BuildSpec, VariantTable, backend_of, read_bytes
+from tidegate.errors import ConfigError
+
+GOLDEN_FILE = "golden.npz"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A manifest, and the content of every file that it lists."""
+
+    manifest: Manifest
+    files: dict[str, bytes]
+
+
+def read_release(spec: BuildSpec, signature: Signature) -> Release:
+    """Return the release without its golden fixture.
+
+    Raises:
+        ConfigError: the specification breaks a rule of the manifest.
+        NotFoundError: a file that it names is not there.
+    """
+    variants = [_variant(spec, table) for table in spec.variant]
+    assets = {name: _asset(spec, name, file) for name, file in spec.assets.items()}
+    table = spec.bundle
+    manifest = Manifest(
+        schema=SCHEMA,
+        name=table.name,
+        version=table.version,
+        release=table.release,
+        description=table.description,
+        licence=table.licence,
+        provenance=spec.provenance,
+        signature=signature,
+        labels=_labels(spec),
+        front_end=spec.front_end,
+        prefilter=spec.prefilter,
+        decoder=spec.decoder,
+        variants=tuple(variant for variant, _ in variants),
+        assets={name: asset for name, (asset, _) in assets.items()},
+        budgets=spec.budgets,
+    )
+    files = {variant.file: content for variant, content in variants}
+    return _checked(Release(manifest, files | {asset.file: content for asset, content in assets.values()}))
+
+
+def with_golden(release: Release, golden: GoldenFixture, spec: BuildSpec) -> Release:
+    """Return the release with its golden fixture.
+
+    Raises:
+        ConfigError: a tolerance is negative or not finite.
+    """
+    content = golden.to_npz()
+    entry = Golden(
+        file=GOLDEN_FILE,
+        sha256=digest(content),
+        size_bytes=len(content),
+        tolerance=spec.golden.tolerance,
+        tolerance_by_variant={table.id: table.tolerance for table in spec.variant if table.tolerance is not None},
+    )
+    manifest = msgspec.structs.replace(release.manifest, golden=entry)
+    return _checked(Release(manifest, release.files | {GOLDEN_FILE: content}))
+
+
+def _checked(release: Release) -> Release:
+    problems = check(release.manifest)
+    if problems:
+        raise ConfigError("; ".join(problems), fix="mend the specification or the command line")
+    return release
+
+
+def _variant(spec: BuildSpec, table: VariantTable) -> tuple[Variant, bytes]:
+    content = read_bytes(spec.directory / table.file, f"variant {table.id!r}")
+    backend = backend_of(table)
+    variant = Variant(
+        id=table.id,
+        backend=backend,
+        precision=table.precision or precision_of(content, backend) or "as-is",
+        file=f"variants/{table.id}{Path(table.file).suffix}",
+        sha256=digest(content),
+        size_bytes=len(content),
+        minimum_runtime=table.minimum_runtime,
+        hardware=table.hardware,
+        metrics=table.metrics,
+        tensor_names=table.tensor_names,
+    )
+    return variant, content
+
+
+def _asset(spec: BuildSpec, name: str, file: str) -> tuple[Asset, bytes]:
+    content = read_bytes(spec.directory / file, f"asset {name!r}")
+    return Asset(file=f"assets/{Path(file).name}", sha256=digest(content), size_bytes=len(content)), content
+
+
+def _labels(spec: BuildSpec) -> tuple[str, ...]:
+    if not spec.bundle.labels_file:
+        return spec.bundle.labels
+    if spec.bundle.labels:
+        raise ConfigError("[bundle] has both labels and labels_file", fix="keep one of them")
+    raw = read_bytes(spec.directory / spec.bundle.labels_file, "labels file")
+    try:
+        lines = raw.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"labels file {spec.bundle.labels_file}: not UTF-8: {error}", fix="save as UTF-8") from error
+    return tuple(line.strip() for line in lines if line.strip())
