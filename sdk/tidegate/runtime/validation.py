@@ -51,17 +51,22 @@ def checked_array(spec: TensorSpec, value: Any) -> Array:
             f"input {spec.name!r} has shape {list(array.shape)}; expected {describe_shape(spec.shape)}",
             fix="reshape the array, or add the batch axis",
         )
-    if spec.finite and not is_finite(array):
+    if spec.finite:
+        check_finite(spec, array)
+    return array
+
+
+def check_finite(spec: TensorSpec, array: Array) -> None:
+    """Refuse NaN and infinities; integers, booleans and strings hold none.
+
+    Raises:
+        InputError: says how many of each.
+    """
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(
             f"input {spec.name!r} holds {_count_not_finite(array)}; expected finite numbers only",
             fix="find out where they come from; a bad sensor or a division by zero is the usual cause",
         )
-    return array
-
-
-def is_finite(array: Array) -> bool:
-    """Say whether an array holds neither NaN nor an infinity; integers, booleans and strings never do."""
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 from tidegate.errors import ConfigError, DependencyError
-from tidegate.runtime.backends.protocol import Array, Backend, Bound, ModelFile, Shape
+from tidegate.runtime.backends.protocol import Array, Backend, Bound, ModelFile, Shape, Single
 
 __all__ = [
     "BACKENDS",
@@ -16,6 +16,7 @@ __all__ = [
     "Bound",
     "ModelFile",
     "Shape",
+    "Single",
     "installed_backends",
     "open_model",
     "runtime_of",

@@ -17,7 +17,7 @@ import numpy as np
 from tidegate.bundle.dtypes import oip_name
 from tidegate.bundle.manifest import Signature, TensorSpec
 from tidegate.errors import DependencyError, InputError, ModelError
-from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, run_once
+from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, Single, run_once
 from tidegate.runtime.backends.quantisation import Quantisation
 
 PREFERRED_SIGNATURE = "serving_default"
@@ -97,46 +97,6 @@ class LiteRTBackend:
         """Resize the inputs if their shapes changed, and return the call for them."""
         if shapes != self._shapes:
             self._resize(shapes)
-        if len(self._inputs) == len(self._outputs) == 1 and not self._inputs[0].quantisation:
-            return self._one_to_one()
-        return self._many_to_many()
-
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Bind to the shapes of these arrays and run once."""
-        return run_once(self, feeds)
-
-    def close(self) -> None:
-        """Let go of the interpreter."""
-        self._interpreter = None
-
-    def _resize(self, shapes: tuple[Shape, ...]) -> None:
-        self._shapes = ()
-        try:
-            for tensor, shape in zip(self._inputs, shapes, strict=True):
-                self._interpreter.resize_tensor_input(tensor.index, shape)
-            self._interpreter.allocate_tensors()
-        except RUNTIME_ERRORS as error:
-            raise self._failed(f"cannot take inputs of shape {[list(shape) for shape in shapes]}", error) from error
-        self._shapes = shapes
-
-    def _one_to_one(self) -> Bound:
-        set_tensor, invoke, get_tensor = self._calls()
-        input_index, output_index = self._inputs[0].index, self._outputs[0].index
-        quantisation = self._outputs[0].quantisation
-
-        def call(array: Array) -> tuple[Array, ...]:
-            try:
-                set_tensor(input_index, array)
-                invoke()
-                return (get_tensor(output_index),)
-            except RUNTIME_ERRORS as error:
-                raise self._failed("failed to run", error) from error
-
-        if quantisation is None:
-            return call
-        return lambda array: (quantisation.dequantise(call(array)[0]),)
-
-    def _many_to_many(self) -> Bound:
         set_tensor, invoke, get_tensor = self._calls()
         inputs = [(tensor.index, tensor.quantisation) for tensor in self._inputs]
         outputs = [(tensor.index, tensor.quantisation) for tensor in self._outputs]
@@ -155,6 +115,43 @@ class LiteRTBackend:
             )
 
         return call
+
+    def bind_single(self, shape: Shape) -> Single:
+        """Resize the input if its shape changed, and return the call for it."""
+        bound = self.bind((shape,))
+        if self._inputs[0].quantisation or self._outputs[0].quantisation:
+            return lambda array: bound(array)[0]
+        set_tensor, invoke, get_tensor = self._calls()
+        input_index, output_index = self._inputs[0].index, self._outputs[0].index
+
+        def call(array: Array) -> Array:
+            try:
+                set_tensor(input_index, array)
+                invoke()
+                output: Array = get_tensor(output_index)
+                return output
+            except RUNTIME_ERRORS as error:
+                raise self._failed("failed to run", error) from error
+
+        return call
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Bind to the shapes of these arrays and run once."""
+        return run_once(self, feeds)
+
+    def close(self) -> None:
+        """Let go of the interpreter."""
+        self._interpreter = None
+
+    def _resize(self, shapes: tuple[Shape, ...]) -> None:
+        self._shapes = ()
+        try:
+            for tensor, shape in zip(self._inputs, shapes, strict=True):
+                self._interpreter.resize_tensor_input(tensor.index, shape)
+            self._interpreter.allocate_tensors()
+        except RUNTIME_ERRORS as error:
+            raise self._failed(f"cannot take inputs of shape {[list(shape) for shape in shapes]}", error) from error
+        self._shapes = shapes
 
     def _calls(self) -> tuple[Any, Any, Any]:
         return self._interpreter.set_tensor, self._interpreter.invoke, self._interpreter.get_tensor

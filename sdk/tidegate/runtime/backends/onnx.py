@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,11 @@ import numpy as np
 from tidegate.bundle.dtypes import NUMPY_BY_NAME
 from tidegate.bundle.manifest import Signature, TensorSpec
 from tidegate.errors import DependencyError, InputError, ModelError
-from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, run_once
+from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, Single, run_once
 
 PROVIDER = "CPUExecutionProvider"
 
-BINDINGS_KEPT = 4
+SHAPES_KEPT = 4
 """Sets of input shapes whose memory is kept; a batcher alternates between a few sizes."""
 
 LOG_FATAL_ONLY = 4
@@ -79,6 +80,15 @@ def runtime_errors() -> tuple[type[Exception], ...]:
     return (*own, RuntimeError, ValueError, TypeError)
 
 
+@dataclass(frozen=True)
+class _Memory:
+    """Arrays that the session reads and writes in place."""
+
+    binding: Any
+    inputs: list[Array]
+    outputs: list[Array]
+
+
 class OnnxBackend:
     """One ONNX model in one session."""
 
@@ -97,18 +107,50 @@ class OnnxBackend:
         self._input_dimensions = [tuple(tensor.shape) for tensor in session.get_inputs()]
         self._output_dimensions = [tuple(tensor.shape) for tensor in session.get_outputs()]
         self._has_strings = any(spec.dtype == "BYTES" for spec in (*self.signature.inputs, *self.signature.outputs))
-        self._bindings: OrderedDict[tuple[Shape, ...], Bound] = OrderedDict()
+        self._kept: OrderedDict[tuple[Shape, ...], _Memory | None] = OrderedDict()
 
     def bind(self, shapes: tuple[Shape, ...]) -> Bound:
         """Return the call for these shapes: over bound memory where the output shapes follow, else plain `run`."""
-        bound = self._bindings.get(shapes)
-        if bound is None:
-            bound = self._new_call(shapes)
-            self._bindings[shapes] = bound
-            if len(self._bindings) > BINDINGS_KEPT:
-                self._bindings.popitem(last=False)
-        self._bindings.move_to_end(shapes)
-        return bound
+        plain, memory = self._plain(), self._memory(shapes)
+        if memory is None:
+            return plain
+        run, binding, errors = self._session.run_with_iobinding, memory.binding, self._errors
+
+        def call(*arrays: Array) -> tuple[Array, ...]:
+            nonlocal run
+            for target, array in zip(memory.inputs, arrays, strict=True):
+                target[...] = array
+            try:
+                run(binding)
+            except errors:
+                # A model whose outputs are not of the shape that it declares still has a right answer.
+                found = plain(*arrays)
+                run = _not_as_declared
+                return found
+            return tuple([result.copy() for result in memory.outputs])
+
+        return call
+
+    def bind_single(self, shape: Shape) -> Single:
+        """Return the same call for one input and one output."""
+        plain, memory = self._plain(), self._memory((shape,))
+        if memory is None:
+            return lambda array: plain(array)[0]
+        run, binding, errors = self._session.run_with_iobinding, memory.binding, self._errors
+        target, copy = memory.inputs[0], memory.outputs[0].copy
+
+        def call(array: Array) -> Array:
+            nonlocal run
+            target[...] = array
+            try:
+                run(binding)
+            except errors:
+                (found,) = plain(array)
+                run = _not_as_declared
+                return found
+            return copy()
+
+        return call
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Bind to the shapes of these arrays and run once."""
@@ -116,14 +158,32 @@ class OnnxBackend:
 
     def close(self) -> None:
         """Let go of the session and its bound memory."""
-        self._bindings.clear()
+        self._kept.clear()
         self._session = None
 
-    def _new_call(self, shapes: tuple[Shape, ...]) -> Bound:
+    def _memory(self, shapes: tuple[Shape, ...]) -> _Memory | None:
+        """Return bound memory for these shapes, kept from before or new; None where they need the plain way."""
+        if shapes not in self._kept:
+            self._kept[shapes] = self._new_memory(shapes)
+            if len(self._kept) > SHAPES_KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(shapes)
+        return self._kept[shapes]
+
+    def _new_memory(self, shapes: tuple[Shape, ...]) -> _Memory | None:
         outputs = None if self._has_strings else output_shapes(self._input_dimensions, self._output_dimensions, shapes)
         if outputs is None or any(0 in shape for shape in (*shapes, *outputs)):
-            return self._plain()
-        return self._over_memory(shapes, outputs)
+            return None
+        memory = _Memory(
+            binding=self._session.io_binding(),
+            inputs=[_zeros(spec, shape) for spec, shape in zip(self.signature.inputs, shapes, strict=True)],
+            outputs=[_zeros(spec, shape) for spec, shape in zip(self.signature.outputs, outputs, strict=True)],
+        )
+        for spec, array in zip(self.signature.inputs, memory.inputs, strict=True):
+            memory.binding.bind_input(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for spec, array in zip(self.signature.outputs, memory.outputs, strict=True):
+            memory.binding.bind_output(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        return memory
 
     def _plain(self) -> Bound:
         """`InferenceSession.run`, which allocates its outputs."""
@@ -145,54 +205,6 @@ class OnnxBackend:
             return tuple(_array(value, spec) for value, spec in zip(found, outputs, strict=True))
 
         return call
-
-    def _over_memory(self, shapes: tuple[Shape, ...], output_shapes: tuple[Shape, ...]) -> Bound:
-        """`run_with_iobinding` over memory that stays: copy in, run, copy out."""
-        inputs = [
-            np.zeros(shape, NUMPY_BY_NAME[spec.dtype])
-            for spec, shape in zip(self.signature.inputs, shapes, strict=True)
-        ]
-        outputs = [
-            np.zeros(shape, NUMPY_BY_NAME[spec.dtype])
-            for spec, shape in zip(self.signature.outputs, output_shapes, strict=True)
-        ]
-        binding = self._session.io_binding()
-        for spec, array in zip(self.signature.inputs, inputs, strict=True):
-            binding.bind_input(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        for spec, array in zip(self.signature.outputs, outputs, strict=True):
-            binding.bind_output(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        run = self._session.run_with_iobinding
-        errors = self._errors
-        plain = self._plain()
-
-        def one(array: Array) -> tuple[Array, ...]:
-            target[...] = array
-            try:
-                run(binding)
-            except errors:
-                return without_memory(array)
-            return (result.copy(),)
-
-        def many(*arrays: Array) -> tuple[Array, ...]:
-            for memory, array in zip(inputs, arrays, strict=True):
-                memory[...] = array
-            try:
-                run(binding)
-            except errors:
-                return without_memory(*arrays)
-            return tuple([memory.copy() for memory in outputs])
-
-        def without_memory(*arrays: Array) -> tuple[Array, ...]:
-            """A model whose outputs are not of the shape that it declares still has a right answer: ask for that."""
-            nonlocal run
-            found = plain(*arrays)
-            run = _shape_not_as_declared
-            return found
-
-        if len(inputs) == len(outputs) == 1:
-            target, result = inputs[0], outputs[0]
-            return one
-        return many
 
     def _failed(self, error: Exception) -> ModelError:
         return ModelError(
@@ -263,8 +275,12 @@ def _spec(tensor: Any, origin: str) -> TensorSpec:
     return TensorSpec(name=tensor.name, dtype=dtype, shape=shape)
 
 
-def _shape_not_as_declared(binding: object) -> None:
+def _not_as_declared(binding: object) -> None:
     raise RuntimeError("the model's outputs are not of the shape that it declares")
+
+
+def _zeros(spec: TensorSpec, shape: Shape) -> Array:
+    return np.zeros(shape, NUMPY_BY_NAME[spec.dtype])
 
 
 def _text(name: str, array: Array) -> Array:
