@@ -8,7 +8,7 @@ import msgspec
 
 from tidegate.bundle.manifest import Signature, TensorSpec
 from tidegate.errors import BundleError
-from tidegate.runtime.backends.protocol import Array, Backend, Bound, Shape, run_once
+from tidegate.runtime.backends.protocol import Array, Backend, Bound, Shape, Single, run_once
 
 
 def renamed_signature(signature: Signature, tensor_names: Mapping[str, str], *, origin: str) -> Signature:
@@ -50,6 +50,14 @@ class RenamedBackend:
     def bind(self, shapes: tuple[Shape, ...]) -> Bound:
         """Prepare for inputs of these shapes."""
         return self._inner.bind(shapes)
+
+    def bind_single(self, shape: Shape) -> Single:
+        """Prepare for one input of this shape."""
+        return self._inner.bind_single(shape)
+
+    def bind_single(self, shape: Shape) -> Single:
+        """Do the same for a model with one input and one output."""
+        return self._inner.bind_single(shape)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Bind to the shapes of these arrays and run once."""
