@@ -40,8 +40,8 @@ class InferenceServicer:
         return messages.ServerMetadataResponse(name=SERVER_NAME, version=version("tidegate"), extensions=EXTENSIONS)
 
     def model_metadata(self, request: Any) -> Any:
-        """Signature, versions, platform, and the bundle's facts as properties."""
-        served = self._core.repository.find(request.name, request.version)
+        """Signature, versions, platform, and the bundle's facts as properties; no name asks for the only model."""
+        served = self._core.repository.find(request.name or self._core.repository.only_name(), request.version)
         response = messages.ModelMetadataResponse(
             name=served.name,
             versions=self._core.repository.versions(served.name),

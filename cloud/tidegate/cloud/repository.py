@@ -116,6 +116,11 @@ class Repository:
                 )
             return versions[version or _highest(versions)]
 
+    def only_name(self) -> str:
+        """Return the name of the only model; empty when there are several or none."""
+        with self._lock:
+            return next(iter(self._models)) if len(self._models) == 1 else ""
+
     def find_speech(self, name: str = "", version: str = "") -> ServedModel:
         """Return a speech model; the one that was added first when `name` is empty.
 
