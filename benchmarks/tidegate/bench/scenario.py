@@ -169,12 +169,20 @@ def _block(
 
 
 def concurrent_streams(
-    systems: Sequence[System], plan: Plan, warm: WarmUp, tolerated: tuple[type[TidegateError], ...]
+    systems: Sequence[System],
+    plan: Plan,
+    warm: WarmUp,
+    tolerated: tuple[type[TidegateError], ...],
+    on_tick: Callable[[], None] = lambda: None,
+    tick_s: float | None = None,
 ) -> list[Recording]:
     """Let one thread per system call at the same time, each as a single stream; all start together.
 
     The minimum number of calls is shared out among the callers. An error outside `tolerated` ends that caller's run and
     is raised here after the others have finished.
+
+    Args:
+        on_tick: called here every `tick_s` seconds while the callers are at work; never if that is None.
     """
     share = Plan(
         minimum_duration_s=plan.minimum_duration_s,
@@ -197,7 +205,9 @@ def concurrent_streams(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        while thread.is_alive():
+            thread.join(tick_s)
+            on_tick()
     if failures:
         raise failures[0]
     return [recording for recording in recordings if recording is not None]

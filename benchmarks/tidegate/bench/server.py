@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tidegate.bench.child import Observer, Progress
 from tidegate.bench.environment import Probe
 from tidegate.bench.figures import Timed, joined, result_of_server
 from tidegate.bench.inputs import make_feeds, read_arrays
 from tidegate.bench.report import SCHEMA, ColdStart, Report, Subject, now, worst_verdict
-from tidegate.bench.scenario import Plan, WarmUp, concurrent_streams, harness_floor_ns, warm_up
+from tidegate.bench.scenario import Plan, WarmUp, concurrent_streams, expected_duration_s, harness_floor_ns, warm_up
 from tidegate.bench.system.grpc import GrpcSystem
 from tidegate.client import Client, ModelDescription
 from tidegate.errors import ConfigError, InputError, NotFoundError, TidegateError
@@ -47,8 +49,14 @@ class _Run:
     gave_up: bool
 
 
-def bench_server(options: ServerOptions) -> Report:
+def bench_server(
+    options: ServerOptions, observer: Observer = lambda progress: None, tick_s: float | None = None
+) -> Report:
     """Ask the server for the model's signature, make inputs for it, warm up, call, report.
+
+    Args:
+        observer: told of the warm-up and of the timed calls.
+        tick_s: how often it is told in between; None for not at all.
 
     Raises:
         UnavailableError: the server cannot be reached at all.
@@ -68,8 +76,10 @@ def bench_server(options: ServerOptions) -> Report:
         feeds = make_feeds(description.signature, batch=options.batch, given=given)
         systems = [GrpcSystem(client, description.name, options.version, feeds.arrays) for client in clients]
         cold = ColdStart(load_ns=connect_ns, first_call_ns=_first_calls_ns(systems))
+        observer(Progress(description.name, "warming", os.getpid(), 0, options.plan.warm_up_s))
         warm = warm_up(systems[0], options.plan)
-        run = _timed(systems, options.plan, warm, probe)
+        watch = _Watch(description.name, expected_duration_s(options.plan, warm), observer)
+        run = _timed(systems, options.plan, warm, probe, watch, tick_s)
     finally:
         for client in clients:
             client.close()
@@ -124,10 +134,26 @@ def _first_calls_ns(systems: Sequence[GrpcSystem]) -> int:
     return first_ns
 
 
-def _timed(systems: Sequence[GrpcSystem], plan: Plan, warm: WarmUp, probe: Probe) -> _Run:
+class _Watch:
+    """Tells the observer how far the timed calls are."""
+
+    def __init__(self, name: str, expected_s: float, observer: Observer) -> None:
+        self._name = name
+        self._expected_s = expected_s
+        self._observer = observer
+        self._since_s = time.monotonic()
+
+    def tick(self) -> None:
+        elapsed_s = time.monotonic() - self._since_s
+        self._observer(Progress(self._name, "timing", os.getpid(), elapsed_s, self._expected_s))
+
+
+def _timed(
+    systems: Sequence[GrpcSystem], plan: Plan, warm: WarmUp, probe: Probe, watch: _Watch, tick_s: float | None
+) -> _Run:
     before = probe.moment()
     cpu_before_ns, started_ns = time.process_time_ns(), time.perf_counter_ns()
-    recordings = concurrent_streams(systems, plan, warm, tolerated=(TidegateError,))
+    recordings = concurrent_streams(systems, plan, warm, tolerated=(TidegateError,), on_tick=watch.tick, tick_s=tick_s)
     elapsed_ns, cpu_ns = time.perf_counter_ns() - started_ns, time.process_time_ns() - cpu_before_ns
     after = probe.moment()
     latencies_ns, blocks, errors = joined(recordings)

@@ -128,29 +128,30 @@ def _bench_model(arguments: argparse.Namespace) -> Report:
         plan=_plan(arguments),
         keep_samples=_keep_samples(arguments),
     )
-    bar = _Bar()
-    try:
-        # Without a terminal nobody looks at a bar, and this process had better sleep.
-        return bench_model(arguments.bundle, options, bar.show, tick_s=TICK_S if sys.stderr.isatty() else None)
-    finally:
-        bar.close()
+    with _Bar() as bar:
+        return bench_model(arguments.bundle, options, bar.show, _tick_s())
 
 
 def _bench_server(arguments: argparse.Namespace) -> Report:
     from tidegate.bench.server import ServerOptions, bench_server
 
-    return bench_server(
-        ServerOptions(
-            target=arguments.server,
-            model=arguments.model or "",
-            version=arguments.version or "",
-            batch=arguments.batch,
-            input_file=arguments.input,
-            timeout_s=5.0 if arguments.timeout_s is None else arguments.timeout_s,
-            plan=_plan(arguments),
-            keep_samples=_keep_samples(arguments),
-        )
+    options = ServerOptions(
+        target=arguments.server,
+        model=arguments.model or "",
+        version=arguments.version or "",
+        batch=arguments.batch,
+        input_file=arguments.input,
+        timeout_s=5.0 if arguments.timeout_s is None else arguments.timeout_s,
+        plan=_plan(arguments),
+        keep_samples=_keep_samples(arguments),
     )
+    with _Bar() as bar:
+        return bench_server(options, bar.show, _tick_s())
+
+
+def _tick_s() -> float | None:
+    """Without a terminal nobody looks at a bar, and this process had better sleep while calls are timed."""
+    return TICK_S if sys.stderr.isatty() else None
 
 
 def _print(report: Report) -> None:
@@ -172,12 +173,17 @@ class _Bar:
         """Show where the variant stands."""
         label = f"{stage.name}: {stage.phase}"
         if label != self._label:
-            self.close()
+            self._wipe()
             self._label, self._bar = label, Progress(label, BAR_STEPS)
         if self._bar is not None and stage.expected_s > 0:
             self._bar.update(min(int(BAR_STEPS * stage.elapsed_s / stage.expected_s), BAR_STEPS))
 
-    def close(self) -> None:
-        """Wipe the bar."""
+    def _wipe(self) -> None:
         if self._bar is not None:
             self._bar.close()
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wipe()
