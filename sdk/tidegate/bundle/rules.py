@@ -94,6 +94,8 @@ def _file_problems(manifest: Manifest) -> Iterable[str]:
     if manifest.golden is not None:
         listed.append(manifest.golden)
     stated: dict[str, tuple[str, int]] = {}
+    if "" in manifest.assets:
+        yield "an asset has an empty name"
     for item in listed:
         problem = path_problem(item.file)
         if problem:

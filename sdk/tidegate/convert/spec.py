@@ -135,7 +135,7 @@ def backend_of(variant: VariantTable) -> BackendName:
     if backend is None:
         raise ConfigError(
             f"variant {variant.id!r}: file {variant.file!r} is neither .tflite nor .onnx",
-            fix='say which with `backend = "litert"` or `backend = "onnx"`',
+            fix="give the file the suffix of its format",
         )
     return backend
 

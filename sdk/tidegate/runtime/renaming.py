@@ -55,10 +55,6 @@ class RenamedBackend:
         """Prepare for one input of this shape."""
         return self._inner.bind_single(shape)
 
-    def bind_single(self, shape: Shape) -> Single:
-        """Do the same for a model with one input and one output."""
-        return self._inner.bind_single(shape)
-
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Bind to the shapes of these arrays and run once."""
         return run_once(self, feeds)
