@@ -1,0 +1,203 @@
+"""Keras -> the variants: front end inside, input ``audio``, output ``probabilities``.
+
+What is int8: in both int8 variants the convolutions (weights per channel) and
+the activations between them, and the last dense layer.  The front end (power
+spectrum and logarithm span 13 orders of magnitude) and the soft-max stay
+float32, and so do input and output.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import frontend
+import numpy as np
+from numpy.typing import NDArray
+
+NAME = "voice-commands"
+CLOUD_NAME = "voice-commands-cloud"
+OPSET = 17
+CALIBRATION_WINDOWS = 400
+# Keras puts the name of the model in front of every tensor of the network part;
+# the layer "normalise" still belongs to the front end.
+NETWORK_SCOPE = "^(?!.*normalise).*functional"
+
+Float = NDArray[np.float32]
+
+VARIANT_FILES: dict[str, str] = {
+    "tflite-fp32": f"{NAME}-tflite-fp32.tflite",
+    "tflite-int8": f"{NAME}-tflite-int8.tflite",
+    "onnx-fp32": f"{NAME}-onnx-fp32.onnx",
+    "onnx-int8": f"{NAME}-onnx-int8.onnx",
+    "cloud-onnx-fp32": f"{CLOUD_NAME}-onnx-fp32.onnx",
+}
+
+
+def convert_all(work: Path, out: Path) -> None:
+    """Write every variant of both networks, the labels and the golden windows to ``out``."""
+    from evaluate import calibration_windows
+    from words import LABELS
+
+    out.mkdir(parents=True, exist_ok=True)
+    windows = calibration_windows(work, CALIBRATION_WINDOWS)
+    small, cloud = load_network(work / "small.keras"), load_network(work / "cloud.keras")
+    saved = save_with_frontend(small, work / "saved-small")
+    to_tflite(saved, out / VARIANT_FILES["tflite-fp32"])
+    to_tflite_int8(out / VARIANT_FILES["tflite-fp32"], out / VARIANT_FILES["tflite-int8"], windows)
+    to_onnx(small, out / VARIANT_FILES["onnx-fp32"])
+    to_onnx_int8(out / VARIANT_FILES["onnx-fp32"], out / VARIANT_FILES["onnx-int8"], windows, work)
+    to_onnx(cloud, out / VARIANT_FILES["cloud-onnx-fp32"])
+    (out / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
+
+
+def load_network(path: Path) -> Any:
+    """Load a trained network; its layer classes come into being with the builder."""
+    import keras
+    import network
+
+    size = network.CLOUD if path.stem == "cloud" else network.SMALL
+    model = network.build_network(size)
+    trained = keras.models.load_model(path, compile=False)
+    model.set_weights(trained.get_weights())
+    return model
+
+
+def serving_function(network_model: Any) -> Any:
+    """Return the TensorFlow function audio [-1, 16000] -> {"probabilities": [-1, labels]}.
+
+    The weights are frozen into constants, so that converters fold the batch
+    normalisation into the convolutions.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    signature = [tf.TensorSpec([None, frontend.WINDOW_SAMPLES], tf.float32, "audio")]
+
+    @tf.function(input_signature=signature)
+    def network_with_frontend(audio: Any) -> Any:
+        return network_model(frontend.graph_log_mel(audio), training=False)
+
+    frozen = convert_variables_to_constants_v2(network_with_frontend.get_concrete_function())
+
+    @tf.function(input_signature=signature)
+    def serve(audio: Any) -> dict[str, Any]:
+        (probabilities,) = frozen(audio)
+        return {"probabilities": probabilities}
+
+    return serve
+
+
+def save_with_frontend(network_model: Any, folder: Path) -> Path:
+    """Write a SavedModel whose signature ``serving_default`` takes audio."""
+    import tensorflow as tf
+
+    shutil.rmtree(folder, ignore_errors=True)
+    module = tf.Module()
+    module.serve = serving_function(network_model)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
+    return folder
+
+
+def to_tflite(saved: Path, path: Path) -> None:
+    """Write the float32 TFLite variant."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved), signature_keys=["serving_default"])
+    path.write_bytes(converter.convert())
+
+
+def to_tflite_int8(float_path: Path, path: Path, windows: Float) -> None:
+    """Quantise the network part of a float32 TFLite file with static ranges.
+
+    Ops are chosen by kind: the front end has none of these kinds except dense
+    products, which are recognised by their place in front of the logarithm.
+    """
+    from ai_edge_quantizer import qtyping, quantizer
+
+    kinds = qtyping.TFLOperationName
+    tool = quantizer.Quantizer(str(float_path))
+    for kind in (
+        kinds.CONV_2D,
+        kinds.DEPTHWISE_CONV_2D,
+        kinds.ADD,
+        kinds.RELU,
+        kinds.AVERAGE_POOL_2D,
+        kinds.MAX_POOL_2D,
+        kinds.CONCATENATION,
+        kinds.FULLY_CONNECTED,
+        kinds.RESHAPE,
+    ):
+        tool.add_static_config(NETWORK_SCOPE, kind, activation_num_bits=8, weight_num_bits=8)
+    calibrated = tool.calibrate({"serving_default": [{"audio": w[None]} for w in windows]})
+    path.write_bytes(bytes(tool.quantize(calibrated).quantized_model))
+
+
+def to_onnx(network_model: Any, path: Path) -> None:
+    """Write the float32 ONNX variant with plain names."""
+    import onnx
+    import tf2onnx
+
+    function = serving_function(network_model)
+    model, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
+    onnx.save(plain_names(model), str(path))
+
+
+def plain_names(model: Any) -> Any:
+    """Name input and output of an ONNX model as the signature does, and free the batch."""
+    renames = {model.graph.input[0].name: "audio", model.graph.output[0].name: "probabilities"}
+    for node in model.graph.node:
+        node.input[:] = [renames.get(name, name) for name in node.input]
+        node.output[:] = [renames.get(name, name) for name in node.output]
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.name = renames[value.name]
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del model.graph.value_info[:]
+    return model
+
+
+def to_onnx_int8(float_path: Path, path: Path, windows: Float, work: Path) -> None:
+    """Quantise convolutions and what lies between them, as QDQ pairs with static ranges."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.calibrate import CalibrationMethod
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc, unused-ignore]
+        """One window at a time."""
+
+        def __init__(self) -> None:
+            self.rows: Iterator[Float] = iter(windows)
+
+        def get_next(self) -> dict[str, Float] | None:
+            row = next(self.rows, None)
+            return None if row is None else {"audio": row[None]}
+
+    prepared = work / "prepared.onnx"
+    quant_pre_process(str(float_path), str(prepared), skip_symbolic_shape=True)
+    graph = onnx.load(str(prepared)).graph
+    quantize_static(
+        str(prepared),
+        str(path),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        nodes_to_exclude=frontend_nodes(graph),
+        op_types_to_quantize=["Conv", "Add", "Relu", "MaxPool", "AveragePool", "Concat", "MatMul", "Gemm"],
+        per_channel=True,
+        activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+        extra_options={"ActivationSymmetric": False, "WeightSymmetric": True},
+    )
+
+
+def frontend_nodes(graph: Any) -> list[str]:
+    """Return the names of all nodes before the first convolution (in topological order)."""
+    names = []
+    for node in graph.node:
+        if node.op_type == "Conv":
+            break
+        names.append(node.name)
+    return names
