@@ -45,7 +45,7 @@ class InferenceServicer:
         response = messages.ModelMetadataResponse(
             name=served.name,
             versions=self._core.repository.versions(served.name),
-            platform=f"{served.model.backend}_{served.model.variant_id}",
+            platform=served.model.backend,
             properties=_properties(served),
         )
         _add_specs(response.inputs, served.model.signature.inputs)

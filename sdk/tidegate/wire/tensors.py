@@ -21,6 +21,9 @@ from tidegate.errors import InputError
 
 LARGEST_RANK = 32
 
+MOST_ELEMENTS = 2**48
+"""Over the axes that are not empty: numpy refuses to describe more, even where an empty axis leaves no element."""
+
 _TYPED_FIELD = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -198,6 +201,8 @@ def _element_count(name: str, shape: Sequence[int]) -> int:
         raise InputError(f"{name} has {len(shape)} dimensions; at most {LARGEST_RANK} are supported", fix="reshape it")
     if any(size < 0 for size in shape):
         raise InputError(f"{name} has shape {list(shape)}; sizes are 0 or more", fix="send the tensor's real shape")
+    if math.prod(max(size, 1) for size in shape) > MOST_ELEMENTS:
+        raise InputError(f"{name} has shape {list(shape)}; that is more than {MOST_ELEMENTS} elements", fix="send less")
     return math.prod(shape)
 
 
