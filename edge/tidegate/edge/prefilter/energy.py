@@ -21,6 +21,8 @@ BAND_EDGES_HZ = (150, 600, 1500, 3500, 7600)
 LOWEST_LEVEL_DB = -80.0
 """Per band, relative to full scale: what is quieter counts as this quiet, so digital silence is no floor that the
 dither or hiss of a quiet microphone would tower over."""
+LATE_MS = 200
+"""how long the frames after a sound with which the stream began count as speech"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class EnergyOptions:
     """the floor is the lowest level of this long"""
     smoothing_ms: int = 30
     """time constant of the level's smoothing"""
+    start_ms: int = 1000
+    """for this long after the start a fall of the level tells that the stream began inside speech"""
+    fall_db: float = 12.0
+    """such a fall, in any band"""
 
     def __post_init__(self) -> None:
         if self.frame_ms not in (10, 20, 30):
@@ -72,6 +78,7 @@ class EnergyDetector:
         self._floor = FloorTracker(self.options.window_ms // self.options.frame_ms)
         self._smooth: NDArray[np.float64] | None = None
         self._speaking = False
+        self._begin()
 
     def is_speech(self, frame: NDArray[np.int16]) -> bool:
         """Decide on int16 [frame_samples]."""
@@ -81,13 +88,45 @@ class EnergyDetector:
         level_db = 10 * np.log10(self._smooth)
         excess_db = float(np.max(level_db - self._floor.update(level_db)))
         self._speaking = excess_db >= (self.options.off_db if self._speaking else self.options.on_db)
-        return self._speaking
+        return self._speaking or self._began_in_speech(level_db)
 
     def reset(self) -> None:
         """Forget floor and state."""
         self._floor.reset()
         self._smooth = None
         self._speaking = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._start_frames_left = self.options.start_ms // self.options.frame_ms
+        self._late_frames_left = 0
+        self._loudest_db: NDArray[np.float64] | None = None
+
+    def _began_in_speech(self, level_db: NDArray[np.float64]) -> bool:
+        """Call speech, late, what a stream began with.
+
+        While the first sound lasts, a word and steady noise look alike: the floor is as high as the sound. When the
+        level falls by more than noise ever does, it was a word, and for `LATE_MS` the frames count as speech. The
+        endpointer's pre-roll brings the word itself.
+        """
+        if self._start_frames_left == 0:
+            return self._take_late_frame()
+        self._start_frames_left -= 1
+        if self._speaking:
+            self._start_frames_left = 0
+            return False
+        self._loudest_db = level_db if self._loudest_db is None else np.maximum(self._loudest_db, level_db)
+        if float(np.max(self._loudest_db - level_db)) < self.options.fall_db:
+            return False
+        self._start_frames_left = 0
+        self._late_frames_left = LATE_MS // self.options.frame_ms
+        return self._take_late_frame()
+
+    def _take_late_frame(self) -> bool:
+        if self._late_frames_left == 0:
+            return False
+        self._late_frames_left -= 1
+        return True
 
     def _band_power(self, frame: NDArray[np.int16]) -> NDArray[np.float64]:
         spectrum = np.fft.rfft(frame * self._window)

@@ -10,6 +10,10 @@ from tidegate.edge.prefilter.floor import FloorTracker
 LOWEST_LEVEL_DBFS = -75.0
 """A background below this counts as this: digital silence asks for no infinite gain."""
 
+START_MS = 1000
+START_MARGIN_DB = 15.0
+"""A stream may begin inside speech: at first the background is taken to be this far below what is heard."""
+
 
 class LevelNormaliser:
     """Scale frames so that the noise floor lies at `floor_dbfs`.
@@ -30,13 +34,21 @@ class LevelNormaliser:
         self._floor_dbfs = floor_dbfs
         self._maximum_gain_db = maximum_gain_db
         self._floor = FloorTracker(window_ms // frame_ms)
+        self._start_frames = START_MS // frame_ms
+        self._frames = 0
 
     def scaled(self, frame: NDArray[np.int16]) -> NDArray[np.int16]:
         """Return int16 [n] with the gain of this moment, clipped at full scale."""
         samples = frame.astype(np.float32)
         # The variance, not the power: a constant offset is no sound.
+        if not frame.any():
+            # Digital silence says nothing about the background: devices give it before they record.
+            return frame
         level_dbfs = 10 * np.log10(max(float(np.var(samples)) / 32768.0**2, 10 ** (LOWEST_LEVEL_DBFS / 10)))
         floor_dbfs = float(self._floor.update(np.array([level_dbfs]))[0])
+        self._frames += 1
+        if self._frames <= self._start_frames:
+            floor_dbfs -= START_MARGIN_DB
         gain_db = float(np.clip(self._floor_dbfs - floor_dbfs, -self._maximum_gain_db, self._maximum_gain_db))
         scaled = np.rint(samples * np.float32(10 ** (gain_db / 20)))
         return np.asarray(np.clip(scaled, -32768, 32767), dtype=np.int16)
@@ -44,3 +56,4 @@ class LevelNormaliser:
     def reset(self) -> None:
         """Forget the background."""
         self._floor.reset()
+        self._frames = 0

@@ -1,0 +1,127 @@
+"""Every detector of the registry, and the suite itself: it must fail on a deaf detector and on a credulous one."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tidegate.bundle.manifest import PrefilterSettings
+from tidegate.edge.prefilter import KINDS, Detector, make_detector
+from tidegate.edge.sources import WavSource
+from tidegate.speech.pcm import int16_from_float32
+from tidegate.testing.detector_contract import DetectorContract, Recording
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+@cache
+def five_words() -> Recording:
+    source = WavSource(DATA / "five_words.wav")
+    samples = int16_from_float32(np.concatenate(list(source.chunks())))
+    words = json.loads((DATA / "five_words.json").read_text())["words"]
+    return Recording(samples, source.sample_rate_hz, tuple((word["start_s"], word["end_s"]) for word in words))
+
+
+class Suite(DetectorContract):
+    settings: PrefilterSettings
+
+    def make(self) -> Detector:
+        return make_detector(self.settings)
+
+    def recording(self) -> Recording:
+        return five_words()
+
+
+class TestEnergy(Suite):
+    settings = PrefilterSettings(kind="energy")
+
+
+class TestEnergy10ms(Suite):
+    settings = PrefilterSettings(kind="energy", options={"frame_ms": 10})
+
+
+class TestEnergy30ms(Suite):
+    settings = PrefilterSettings(kind="energy", options={"frame_ms": 30})
+
+
+class TestWebrtcMode0(Suite):
+    settings = PrefilterSettings(kind="webrtc", options={"mode": 0})
+
+
+class TestWebrtcMode1(Suite):
+    settings = PrefilterSettings(kind="webrtc")
+
+
+class TestWebrtcMode2(Suite):
+    settings = PrefilterSettings(kind="webrtc", options={"mode": 2})
+
+
+class TestWebrtcMode3(Suite):
+    settings = PrefilterSettings(kind="webrtc", options={"mode": 3, "frame_ms": 10})
+
+
+class TestWebrtc30ms(Suite):
+    settings = PrefilterSettings(kind="webrtc", options={"frame_ms": 30})
+
+
+class TestWebrtcAndEnergy(Suite):
+    settings = PrefilterSettings(kind="webrtc+energy")
+
+
+class Constant(DetectorContract):
+    """Always the same answer, and otherwise well behaved."""
+
+    def __init__(self, answer: bool) -> None:
+        self._answer = answer
+
+    def make(self) -> Detector:
+        return ConstantDetector(self._answer)
+
+    def recording(self) -> Recording:
+        return five_words()
+
+
+class ConstantDetector:
+    name = "constant"
+    sample_rate_hz = 16_000
+    frame_samples = 320
+
+    def __init__(self, answer: bool) -> None:
+        self._answer = answer
+
+    def is_speech(self, frame: NDArray[np.int16]) -> bool:
+        return self._answer
+
+    def reset(self) -> None:
+        pass
+
+
+def test_every_kind_of_the_registry_has_a_suite() -> None:
+    assert {suite.settings.kind for suite in Suite.__subclasses__()} >= set(KINDS)
+
+
+def test_every_detector_keeps_the_protocol() -> None:
+    assert all(isinstance(make_detector(PrefilterSettings(kind=kind)), Detector) for kind in KINDS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "promise"),
+    [
+        (False, "test_every_word_is_found"),
+        (False, "test_every_word_is_found_30_db_quieter"),
+        (False, "test_every_word_is_found_in_noise_10_db_below_it"),
+        (True, "test_pauses_are_held_back"),
+        (True, "test_digital_silence_is_never_speech"),
+        (True, "test_digital_silence_after_speech_is_not_speech"),
+        (True, "test_steady_loud_noise_is_not_speech_for_ever"),
+        (True, "test_a_constant_offset_is_not_speech"),
+    ],
+)
+def test_the_suite_fails_on_a_deaf_and_on_a_credulous_detector(answer: bool, promise: str) -> None:
+    with pytest.raises(AssertionError):
+        getattr(Constant(answer), promise)()
