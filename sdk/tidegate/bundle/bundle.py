@@ -68,6 +68,11 @@ class Bundle:
         """Every file of the bundle but the manifest, sorted by path."""
         return tuple(self._listed[path] for path in sorted(self._listed))
 
+    @property
+    def manifest_bytes(self) -> bytes:
+        """`manifest.json` as it stands, byte for byte: with fields that a newer minor version may have added."""
+        return self._tree.read(MANIFEST_FILE)
+
     def read(self, file: str) -> bytes:
         """Return one listed file whole; its SHA-256 is checked at every read.
 
