@@ -52,18 +52,24 @@ def say() -> Say:
 @pytest.fixture(scope="session")
 def tone_manifest() -> Manifest:
     """Return what the bundle of tones says about itself."""
-    return tone_release()[0]
+    return _tone_release()[0]
 
 
 @pytest.fixture(scope="session")
 def tone_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the path of the bundle of tones."""
     path = tmp_path_factory.mktemp("tones") / "tones.tide"
-    write_bundle(*tone_release(), path)
+    write_bundle(*_tone_release(), path)
     return path
 
 
+@pytest.fixture(scope="session")
 def tone_release() -> tuple[Manifest, dict[str, bytes]]:
+    """Return the manifest and the files of the bundle of tones, to be changed by a test."""
+    return _tone_release()
+
+
+def _tone_release() -> tuple[Manifest, dict[str, bytes]]:
     model = _tone_model()
     catalogue = "".join(
         json.dumps({"id": word, "title": f"Say {word}", "text": f"An entry for {word}."}) + "\n" for word in TONE_HZ
