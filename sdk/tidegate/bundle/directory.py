@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -41,6 +42,10 @@ class DirectoryTree:
         except FileNotFoundError as error:
             raise NotFoundError(f"{self._path}: file {path!r} went away after the bundle was opened") from error
         except OSError as error:
+            if error.errno == errno.ELOOP:  # what O_NOFOLLOW makes of a link
+                raise BundleError(
+                    f"{self._path}: file {path!r} is a link; expected regular files only", fix=_REMOVE
+                ) from error
             raise ResourceError(f"{self._path}: file {path!r} could not be read: {error.strerror}") from error
         if len(data) != expected:
             raise IntegrityError(
