@@ -93,19 +93,22 @@ def _array_of_dtype(spec: TensorSpec, value: Any) -> Array:
 
 
 def _strings(spec: TensorSpec, array: Array) -> Array:
-    """Accept numpy strings, and object arrays that hold nothing but `bytes` and `str`."""
+    """Return an object array of `bytes`, from numpy strings or from objects that are all `bytes` or `str`."""
     if array.dtype.kind not in "SUO":
         raise InputError(
             f"input {spec.name!r} has dtype {array.dtype}; expected BYTES: an object array of bytes",
             fix="np.array([b'...'], dtype=object)",
         )
-    strangers = {type(item).__name__ for item in array.reshape(-1) if not isinstance(item, bytes | str)}
+    items = array.reshape(-1).tolist()
+    strangers = {type(item).__name__ for item in items if not isinstance(item, bytes | str)}
     if strangers:
         raise InputError(
             f"input {spec.name!r} holds {', '.join(sorted(strangers))}; expected bytes or str in every place",
             fix="np.array([b'...'], dtype=object)",
         )
-    return array
+    encoded = np.empty(array.shape, object)
+    encoded.reshape(-1)[:] = [item.encode() if isinstance(item, str) else item for item in items]
+    return encoded
 
 
 def _describe(dtype: np.dtype[Any]) -> str:

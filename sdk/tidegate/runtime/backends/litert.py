@@ -106,7 +106,7 @@ class LiteRTBackend:
                 for (index, quantisation), array in zip(inputs, arrays, strict=True):
                     set_tensor(index, array if quantisation is None else quantisation.quantise(array))
                 invoke()
-                found = [get_tensor(index) for index, _ in outputs]
+                found = [np.asarray(get_tensor(index)) for index, _ in outputs]  # a scalar comes as a number
             except RUNTIME_ERRORS as error:
                 raise self._failed("failed to run", error) from error
             return tuple(
@@ -119,7 +119,7 @@ class LiteRTBackend:
     def bind_single(self, shape: Shape) -> Single:
         """Resize the input if its shape changed, and return the call for it."""
         bound = self.bind((shape,))
-        if self._inputs[0].quantisation or self._outputs[0].quantisation:
+        if self._inputs[0].quantisation or self._outputs[0].quantisation or not self._outputs[0].spec.shape:
             return lambda array: bound(array)[0]
         set_tensor, invoke, get_tensor = self._calls()
         input_index, output_index = self._inputs[0].index, self._outputs[0].index

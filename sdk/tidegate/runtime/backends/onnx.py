@@ -304,7 +304,7 @@ def _text(name: str, array: Array) -> Array:
     """
     text = np.empty(array.shape, object)
     try:
-        text.reshape(-1)[:] = [item if isinstance(item, str) else item.decode("utf-8") for item in array.reshape(-1)]
+        text.reshape(-1)[:] = [item.decode("utf-8") for item in array.reshape(-1)]
     except UnicodeDecodeError as error:
         raise InputError(
             f"input {name!r} holds bytes that are not UTF-8 ({error}); ONNX strings are UTF-8",
