@@ -39,7 +39,7 @@ def test_fewest_calls_for_a_bound(percentile: float, confidence: float, calls: i
 
 @pytest.mark.parametrize("percentile", [50, 90, 99])
 @pytest.mark.parametrize("calls", [64, 700, 5000])
-def test_one_more_slow_call_would_prove_nothing(calls: int, percentile: float) -> None:
+def test_one_more_slow_call_would_prove_nothing(calls: int, percentile: int) -> None:
     slow = slow_calls_allowed(calls, percentile)
     if slow:
         assert chance_at_most(slow, calls, percentile) <= Fraction(1, 100)

@@ -24,6 +24,8 @@ from tidegate.errors import ConfigError, TidegateError, UnavailableError
 BLOCK_TARGET_NS = 1_000_000
 """A block lasts about 1 ms: well below a scheduler's time slice, well above the cost of reading the counters."""
 BLOCK_CALLS_LIMIT = 1_000
+RESERVED_CALLS_LIMIT = 1 << 24
+"""Room for so many latencies at most is taken at the start; more is added when it is used up."""
 WARM_UP_CALLS_KEPT = 1_000
 FLOOR_CALLS = 5_000
 UNAVAILABLE_LIMIT = 10
@@ -115,7 +117,7 @@ def single_stream(
     block_size = block_calls_for(warm.median_ns)
     # Twice as many as expected: memory that is never written to is never resident.
     expected_calls = int(expected_duration_s(plan, warm) * 1e9 / warm.median_ns * 2) + block_size
-    recording = Recording(latencies_ns=np.zeros(expected_calls, dtype=np.int64))
+    recording = Recording(latencies_ns=np.zeros(min(expected_calls, RESERVED_CALLS_LIMIT), dtype=np.int64))
     filled = made = unreachable = 0
     started_ns = time.perf_counter_ns()
     end_ns = started_ns + int(plan.minimum_duration_s * 1e9)

@@ -12,18 +12,17 @@ MEGABYTE = 1_000_000
 def model_table(report: Report) -> Table:
     """Return header and rows for the variants of a model."""
     unit, unit_ns = latency_unit(report)
-    header = ["variant", "runtime", "load ms", "first ms"]
-    header += [f"{name} {unit}" for name in ("p50", "p90", "p99", "undisturbed p50", "CPU/call")]
-    header += ["calls/s", "rows/s", "peak MB", "of it model MB"]
+    header = ["variant", "load ms", "first ms"]
+    header += [f"{name} {unit}" for name in ("p50", "p90", "p99", "quiet p50", "CPU/call")]
+    header += ["calls/s", "rows/s", "peak MB", "model MB"]
     rows = []
     for result in report.results:
         if result.status != "ok":
-            rows.append([result.name, result.status] + [""] * (len(header) - 2))
+            rows.append([result.name] + [""] * (len(header) - 1))
             continue
         rows.append(
             [
                 result.name,
-                f"{result.runtime}, {result.provider}",
                 *_cold_start(result),
                 *_latencies(result, unit_ns),
                 _scaled(None if result.cpu is None else result.cpu.per_call_ns, unit_ns),
@@ -39,7 +38,7 @@ def server_table(report: Report) -> Table:
     """Return header and rows for a model on a server."""
     unit, unit_ns = latency_unit(report)
     header = ["model", "callers", "connect ms", "first ms"]
-    header += [f"{name} {unit}" for name in ("p50", "p90", "p99", "undisturbed p50")]
+    header += [f"{name} {unit}" for name in ("p50", "p90", "p99", "quiet p50")]
     header += ["calls/s", "rows/s", "errors"]
     rows = [
         [
@@ -62,7 +61,8 @@ def notes(report: Report) -> list[str]:
         if result.input is not None and (not lines or result.input != report.results[0].input):
             lines.append(_input(result))
         if result.latency is not None:
-            lines.append(f"{result.name}: {_bounds(result, report)}")
+            by = ", ".join(part for part in (result.runtime, result.provider) if part)
+            lines.append(f"{result.name}: {by}; {_bounds(result, report)}")
         if result.conditions is not None:
             trust = result.conditions.trust
             lines.append(f"{result.name}: machine {trust.verdict}" + "".join(f"; {reason}" for reason in trust.reasons))
