@@ -69,6 +69,8 @@ def notes(report: Report) -> list[str]:
         if result.problem is not None:
             fix = f" ({result.problem.fix})" if result.problem.fix else ""
             lines.append(f"{result.name}: {result.status}: {result.problem.message}{fix}")
+    if report.machine.governors not in (None, ("performance",)):
+        lines.append(f"CPU frequency governor: {', '.join(report.machine.governors or ())}; the clock follows the load")
     missing = sorted({name for r in report.results if r.conditions for name in r.conditions.trust.missing})
     if missing:
         lines.append(f"not readable on this machine: {', '.join(missing)}")
