@@ -7,6 +7,7 @@ shapes that depend on the data, empty tensors) goes through `run`.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 from tidegate.bundle.dtypes import NUMPY_BY_NAME
 from tidegate.bundle.manifest import Signature, TensorSpec
 from tidegate.errors import DependencyError, InputError, ModelError
+from tidegate.runtime.backends.output_shapes import output_shapes
 from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, Single, run_once
 
 PROVIDER = "CPUExecutionProvider"
@@ -63,7 +65,7 @@ def open_model(file: ModelFile) -> OnnxBackend:
     onnxruntime = _import()
     source = file.content if file.path is None else str(file.path)
     try:
-        session = onnxruntime.InferenceSession(source, _options(onnxruntime, file.threads), providers=[PROVIDER])
+        session = onnxruntime.InferenceSession(source, _options(onnxruntime, file), providers=[PROVIDER])
         return OnnxBackend(file.origin, f"onnxruntime {onnxruntime.__version__}", session)
     except runtime_errors() as error:
         raise ModelError(
@@ -213,32 +215,6 @@ class OnnxBackend:
         )
 
 
-def output_shapes(
-    inputs: list[tuple[int | str | None, ...]],
-    outputs: list[tuple[int | str | None, ...]],
-    shapes: tuple[Shape, ...],
-) -> tuple[Shape, ...] | None:
-    """Return the shape of every output for inputs of these shapes, or None where they do not follow.
-
-    Args:
-        inputs: declared dimensions of each input: a size, a name, or None where nothing is known.
-        outputs: the same of each output.
-        shapes: the sizes that the inputs really have.
-    """
-    sizes: dict[str, int] = {}
-    for declared, shape in zip(inputs, shapes, strict=True):
-        for dimension, size in zip(declared, shape, strict=True):
-            if isinstance(dimension, str) and sizes.setdefault(dimension, size) != size:
-                return None
-    found: list[Shape] = []
-    for declared in outputs:
-        known = [sizes.get(item, -1) if isinstance(item, str) else -1 if item is None else item for item in declared]
-        if any(size < 0 for size in known):
-            return None
-        found.append(tuple(known))
-    return tuple(found)
-
-
 def _import() -> Any:
     try:
         import onnxruntime
@@ -250,14 +226,17 @@ def _import() -> Any:
     return onnxruntime
 
 
-def _options(onnxruntime: Any, threads: int) -> Any:
+def _options(onnxruntime: Any, file: ModelFile) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = LOG_FATAL_ONLY
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = threads
+    options.intra_op_num_threads = file.threads
+    options.inter_op_num_threads = file.threads
     # A session that waits by spinning burns a core between calls: 7 to 10 times the CPU at a microphone's pace.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    if file.content is not None:
+        # Bytes whose weights lie in a second file would take that file from the working directory, whatever it holds.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
     return options
 
 
