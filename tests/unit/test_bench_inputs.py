@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.bench.inputs import FREE_AXIS_SIZE, make_feeds
@@ -40,6 +40,7 @@ def test_random_is_the_same_every_time_and_says_what_it_chose() -> None:
     np.testing.assert_array_equal(one.arrays["x0"], two.arrays["x0"])
 
 
+@settings(deadline=None)
 @given(
     dtype=st.sampled_from(sorted(NUMPY_BY_NAME)),
     shape=st.lists(st.integers(-1, 4), max_size=3).map(tuple).filter(lambda shape: 0 not in shape),

@@ -3,7 +3,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.bench.statistics import (
@@ -52,6 +52,7 @@ def chance_at_most(slow: int, calls: int, percentile: int) -> Fraction:
     return Fraction(ways, 100**calls)
 
 
+@settings(deadline=None)
 @given(
     trials=st.integers(1, 300),
     successes=st.integers(0, 300),
@@ -104,6 +105,7 @@ def test_nearest_rank(values: np.ndarray[tuple[int], np.dtype[np.int64]], percen
     assert percentile_ns(values, percentile) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**40), min_size=1, max_size=200), st.sampled_from([1, 50, 90, 99, 99.9, 100]))
 def test_percentile_is_a_measured_value_with_enough_at_or_below(values: list[int], percentile: float) -> None:
     ordered = np.sort(np.asarray(values, dtype=np.int64))
