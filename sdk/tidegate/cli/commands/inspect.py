@@ -9,22 +9,32 @@ from pathlib import Path
 import msgspec
 
 from tidegate.bundle import Bundle, Manifest, TensorSpec
+from tidegate.bundle.manifest import json_schema
 from tidegate.cli.printing import print_json, print_table
+from tidegate.errors import ConfigError
 
 DESCRIPTION = """Show the manifest of a bundle: identity, signature, labels, front end, prefilter, decoder, variants,
 golden fixture and assets. The layout is checked; digests and models are checked by `tidegate verify`."""
 
-EXAMPLE = "tidegate inspect voice-commands.tide\ntidegate inspect voice-commands.tide --json"
+EXAMPLE = """tidegate inspect voice-commands.tide
+tidegate inspect voice-commands.tide --json
+tidegate inspect --schema > bundle-schema.json"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a .tide file or a bundle directory")
+    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="a .tide file or a bundle directory")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of manifests, and no bundle")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Open, print."""
+    if arguments.schema:
+        print_json(json_schema())
+        return 0
+    if arguments.bundle is None:
+        raise ConfigError("there is nothing to inspect", fix="name a .tide file or a bundle directory")
     with Bundle.open(arguments.bundle) as bundle:
         manifest = bundle.manifest
         if arguments.json:
