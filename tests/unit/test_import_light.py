@@ -1,0 +1,56 @@
+"""An import does nothing and loads nothing heavy; the package roots are namespaces."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tidegate
+
+PACKAGES = (
+    "errors", "bundle", "runtime", "speech", "wire", "client", "convert", "testing", "testing.backend_contract",
+    "edge", "cloud", "bench", "bench.overhead", "cli", "cli.main",
+)  # fmt: skip
+HEAVY = (
+    "tensorflow",
+    "onnxruntime",
+    "onnx",
+    "ai_edge_litert",
+    "tflite_runtime",
+    "grpc",
+    "soxr",
+    "webrtcvad",
+    "sounddevice",
+    "pytest",
+)
+
+ROOTS = [Path(root) for root in tidegate.__path__]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_import_loads_nothing_heavy_and_says_nothing(package: str) -> None:
+    code = f"import json, sys, tidegate.{package}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & set(HEAVY)
+    assert f"tidegate.{package}" in loaded
+    assert done.stderr == ""
+
+
+def test_roots_are_namespaces() -> None:
+    assert ROOTS
+    for root in ROOTS:
+        assert not (root / "__init__.py").exists(), root
+
+
+def test_each_package_is_typed() -> None:
+    packages = [folder for root in ROOTS for folder in root.iterdir() if (folder / "__init__.py").exists()]
+    assert {"errors", "bundle", "runtime", "edge", "cloud", "bench", "cli", "client"} <= {
+        item.name for item in packages
+    }
+    for folder in packages:
+        assert (folder / "py.typed").exists(), folder
