@@ -15,7 +15,7 @@ from tidegate.bundle import DecoderSettings, FrontEnd, Manifest, Signature, Tens
 from tidegate.errors import BundleError, InputError, ModelError
 from tidegate.runtime import Model, load
 from tidegate.speech import Transcriber
-from tidegate.speech.transcriber import LARGEST_BATCH
+from tidegate.speech.transcriber import WINDOWS_PER_CALL
 
 Say = Callable[..., NDArray[np.float32]]
 RATE_HZ = 16_000
@@ -88,13 +88,13 @@ def test_refused_samples(tone_bundle: Path, samples: NDArray[np.float32], messag
     assert caught.value.fix
 
 
-def test_a_free_batch_takes_the_whole_segment_in_few_calls(tone_bundle: Path, say: Say) -> None:
+def test_a_free_batch_always_gets_the_same_number_of_windows(tone_bundle: Path, say: Say) -> None:
     with load(tone_bundle) as model:
         recorder = Recorder(model, model.manifest)
         transcriber = Transcriber(cast("Model", recorder))
         assert transcriber.transcribe(say([("yes", 0.3)], 1.0)).text == "yes"
         assert transcriber.transcribe(say([("yes", 3.9)], 5.0)).text == "yes"
-    assert recorder.batches == [11, LARGEST_BATCH, 51 - LARGEST_BATCH]
+    assert recorder.batches == [WINDOWS_PER_CALL] * (11 + 51)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
