@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -163,6 +164,48 @@ def server_process(bundles: Sequence[Path], *options: str) -> Iterator[ServerPro
             process.kill()
             process.wait(PROCESS_TIMEOUT_S)
             reader.join(PROCESS_TIMEOUT_S)
+
+
+class FreezableProxy:
+    """Forwards TCP connections to `target` until it is frozen: then it reads nothing more and closes nothing."""
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = (host, int(port))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._frozen = threading.Event()
+        self._sockets: list[socket.socket] = [self._listener]
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> FreezableProxy:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for opened in self._sockets:
+            opened.close()
+
+    def freeze(self) -> None:
+        """Let nothing through from now on."""
+        self._frozen.set()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:  # closed
+                return
+            server = socket.create_connection(self._target)
+            self._sockets += [client, server]
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
+
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while not self._frozen.is_set() and (data := source.recv(65536)):
+                sink.sendall(data)
+        except OSError:  # closed
+            return
 
 
 def _written(

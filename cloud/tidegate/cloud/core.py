@@ -41,6 +41,14 @@ class Core:
             return False
         return self.ready
 
+    def check_taking_work(self) -> None:
+        """Refuse a stream that could not begin a segment any more.
+
+        Raises:
+            UnavailableError: the server is draining.
+        """
+        self.work.begin().release()
+
     def infer(
         self, name: str, version: str, feeds: Mapping[str, NDArray[Any]], wanted: Sequence[str] = ()
     ) -> Inference:

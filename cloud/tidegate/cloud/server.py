@@ -112,6 +112,11 @@ class Server:
         """Recognition and reflection streams open now."""
         return self._slots.open
 
+    @property
+    def work_under_way(self) -> int:
+        """Inference requests and speech segments that a drain would wait for."""
+        return self._work.under_way
+
     def start(self) -> int:
         """Open the port, load and prove every model, then serve. Return the port.
 
@@ -128,7 +133,7 @@ class Server:
             self._port = self._open_port()
             self._load_models()
         except BaseException:
-            self._close()
+            self._close(free_models=True)
             raise
         self._add_services()
         self._grpc_server.start()
@@ -138,7 +143,8 @@ class Server:
         """Drain and stop: health says NOT_SERVING, new work is refused, work under way finishes, the port closes.
 
         Args:
-            grace_s: work that takes longer is cut off.
+            grace_s: work that takes longer is cut off: its caller gets UNAVAILABLE. A model that runs at that moment
+                cannot be interrupted, so it is left to itself and not freed.
 
         Returns:
             Whether all work finished in time. Stopping again does nothing.
@@ -151,7 +157,7 @@ class Server:
             self._health.enter_graceful_shutdown()
         finished = self._work.wait_until_idle(grace_s)
         self._grpc_server.stop(max(0.0, min(CLOSE_GRACE_S, deadline - time.monotonic()))).wait()
-        self._close()
+        self._close(free_models=finished)
         return finished
 
     def __enter__(self) -> Server:
@@ -201,9 +207,10 @@ class Server:
             reflection=self._settings.reflection,
         )
 
-    def _close(self) -> None:
+    def _close(self, *, free_models: bool) -> None:
         self._grpc_server.stop(0).wait()
-        self.repository.close()
+        if free_models:
+            self.repository.close()
         self._grpc_server = None
 
 

@@ -32,6 +32,7 @@ class SpeechServicer:
         for request in requests:
             kind = _kind(request)
             if kind == "config":
+                self._core.check_taking_work()
                 served = session.configure(_settings(request.config))
                 context.send_initial_metadata([(ACCEPTED_HEADER, f"{served.name} {served.version}")])
             elif kind == "audio":

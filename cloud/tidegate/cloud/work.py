@@ -21,6 +21,11 @@ class Work:
         """Whether new work is refused."""
         return self._draining
 
+    @property
+    def under_way(self) -> int:
+        """Pieces of work begun and not released."""
+        return self._under_way
+
     def begin(self) -> Token:
         """Begin one piece of work; release the token when its answer is out.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from tidegate.bundle.arrays import pack_arrays, unpack_arrays
@@ -37,6 +38,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Infer, or show the model, or show the server, as the arguments ask."""
     _check(arguments)
+    # What fails is said in our own messages; grpc's core would add lines of its own.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with Client(arguments.target, timeout_s=arguments.timeout_s) as client:
         if arguments.input is not None:
             _infer(client, arguments)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from tidegate.cli.files import read_file
 from tidegate.errors import ConfigError
@@ -58,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         catalogue=catalogue,
         settings=settings,
     )
+    # What fails is said in our own messages; grpc's core would add lines of its own.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     stopping = _signalled()
     server.start()
     for served in server.repository.all():
@@ -66,7 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"listening on {server.address}", flush=True)
     stopping.wait()
     sys.stderr.write("draining\n")
-    return 0 if server.stop(arguments.grace_s) else _complain(arguments.grace_s)
+    if not server.stop(arguments.grace_s):
+        _leave(arguments.grace_s)
+    return 0
 
 
 def _signalled() -> threading.Event:
@@ -82,6 +88,8 @@ def _signalled() -> threading.Event:
     return stopping
 
 
-def _complain(grace_s: float) -> int:
+def _leave(grace_s: float) -> NoReturn:
+    """End the process although a model still runs: it cannot be interrupted, and a normal exit would wait for it."""
     sys.stderr.write(f"tidegate: work was cut off after {grace_s:g} s\n  what to do: raise --grace-s\n")
-    return 1
+    sys.stderr.flush()
+    os._exit(1)
