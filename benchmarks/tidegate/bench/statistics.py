@@ -142,12 +142,15 @@ def slow_calls_allowed(calls: int, percentile: float, confidence: float = CONFID
 
 
 def binomial_at_most(successes: int, trials: int, probability: float) -> float:
-    """Return P(X <= successes) for X binomial(trials, probability), summed downwards from the largest term.
+    """Return P(X <= successes) for X binomial(trials, probability).
 
-    Meant for the lower tail: the terms then shrink, and the sum stops when one no longer counts.
+    The lower tail is summed downwards from its largest term, until a term no longer counts. Above the mean, the largest
+    term lies inside the sum and the first may be too small for a float; there the other tail is taken from 1.
     """
     if successes >= trials:
         return 1.0
+    if successes > trials * probability:
+        return 1.0 - binomial_at_most(trials - successes - 1, trials, 1 - probability)
     log_term = (
         math.lgamma(trials + 1)
         - math.lgamma(successes + 1)
@@ -160,7 +163,7 @@ def binomial_at_most(successes: int, trials: int, probability: float) -> float:
     for count in range(successes, -1, -1):
         total += term
         term *= count * (1 - probability) / ((trials - count + 1) * probability)
-        if term < total * 1e-16 and count < probability * trials:
+        if term < total * 1e-16:
             break
     return min(total, 1.0)
 
