@@ -56,6 +56,10 @@ class EnergyOptions:
             raise ConfigError(f"window_ms is {self.window_ms}; expected 200 to 60000", fix="use 2000")
         if not 0 <= self.smoothing_ms <= 500:
             raise ConfigError(f"smoothing_ms is {self.smoothing_ms}; expected 0 to 500", fix="use 30")
+        if not 0 <= self.start_ms <= 10_000:
+            raise ConfigError(f"start_ms is {self.start_ms}; expected 0 (off) to 10000", fix="use 1000")
+        if not 6 <= self.fall_db <= 60:
+            raise ConfigError(f"fall_db is {self.fall_db:g}; expected 6 to 60", fix="use 12")
 
 
 class EnergyDetector:
@@ -76,16 +80,14 @@ class EnergyDetector:
         self._lowest = 10 ** (LOWEST_LEVEL_DB / 10)
         self._keep = float(np.exp(-self.options.frame_ms / max(self.options.smoothing_ms, 1e-9)))
         self._floor = FloorTracker(self.options.window_ms // self.options.frame_ms)
-        self._smooth: NDArray[np.float64] | None = None
+        self._level_db: NDArray[np.float64] | None = None
         self._speaking = False
         self._begin()
 
     def is_speech(self, frame: NDArray[np.int16]) -> bool:
         """Decide on int16 [frame_samples]."""
         check_frame(frame, self.frame_samples)
-        power = self._band_power(frame)
-        self._smooth = power if self._smooth is None else self._keep * self._smooth + (1 - self._keep) * power
-        level_db = 10 * np.log10(self._smooth)
+        level_db = self._smoothed(10 * np.log10(self._band_power(frame)))
         excess_db = float(np.max(level_db - self._floor.update(level_db)))
         self._speaking = excess_db >= (self.options.off_db if self._speaking else self.options.on_db)
         return self._speaking or self._began_in_speech(level_db)
@@ -93,9 +95,16 @@ class EnergyDetector:
     def reset(self) -> None:
         """Forget floor and state."""
         self._floor.reset()
-        self._smooth = None
+        self._level_db = None
         self._speaking = False
         self._begin()
+
+    def _smoothed(self, level_db: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Smooth in decibels: smoothed power would take longer to fall, the louder the sound was."""
+        if self._level_db is not None:
+            level_db = self._keep * self._level_db + (1 - self._keep) * level_db
+        self._level_db = level_db
+        return level_db
 
     def _begin(self) -> None:
         self._start_frames_left = self.options.start_ms // self.options.frame_ms

@@ -67,7 +67,7 @@ def _options(kind: Any, given: Mapping[str, float]) -> Any:
             continue
         value = given[field.name]
         if isinstance(field.default, int):
-            if value != int(value):
+            if not float(value).is_integer():
                 raise ConfigError(
                     f"prefilter option {field.name} is {value:g}; expected a whole number",
                     fix="correct `options` in the bundle's prefilter settings",

@@ -113,7 +113,8 @@ def wave_chunks(stream: ByteReader, header: WaveHeader, origin: str) -> Iterator
 def _open(path: Path, origin: str) -> tuple[BinaryIO, WaveHeader]:
     try:
         file = path.open("rb")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        # ValueError: a path with a NUL character.
         raise NotFoundError(f"{origin}: no such file", fix="check the path") from error
     except IsADirectoryError as error:
         raise InputError(f"{origin} is a directory; expected a WAV file", fix="name one file in it") from error
