@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.bundle import Bundle, Manifest, write_bundle
-from tidegate.bundle.archive import ALIGNMENT, pack
+from tidegate.bundle.archive import ALIGNMENT, _central_header, _end_records, _local_header, pack
 from tidegate.bundle.archive_reader import ArchiveTree
 from tidegate.bundle.tree import Limits
 
@@ -80,6 +81,29 @@ def test_an_archive_made_by_a_plain_zip_tool_opens(
     with Bundle.open(path) as bundle:
         bundle.verify_files()
         assert bundle.manifest == release[0]
+
+
+def test_files_beyond_four_gigabytes(tmp_path: Path) -> None:
+    """A hole of 5 GiB in the middle; the file behind it lies where 32 bits do not reach."""
+    hole = 5 << 30
+    path = tmp_path / "large.tide"
+    first, second = (b"weights", zlib.crc32(b"")), (b"tail", zlib.crc32(b"end"))
+    with path.open("wb") as file:
+        file.write(_local_header(*first, hole, 0))
+        start = file.tell()
+        second_at = start + hole
+        file.seek(second_at)
+        file.write(_local_header(*second, 3, second_at) + b"end")
+        directory_at = file.tell()
+        central = _central_header(*first, hole, 0) + _central_header(*second, 3, second_at)
+        file.write(central + _end_records(2, len(central), directory_at))
+    tree = ArchiveTree(path, Limits())
+    assert tree.sizes == {"weights": hole, "tail": 3}
+    assert tree.read("tail") == b"end"
+    tree.close()
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("tail") == b"end"
+        assert archive.getinfo("weights").file_size == hole
 
 
 WRITE_WITH_LITTLE_ROOM = """

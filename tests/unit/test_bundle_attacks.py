@@ -325,6 +325,12 @@ def test_nothing_at_the_path(tmp_path: Path) -> None:
         Bundle.open(tmp_path / "none.tide")
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tide")
+    with pytest.raises(BundleError, match="is not a regular file"):
+        Bundle.open(tmp_path / "pipe.tide")
+
+
 # -- fuzz -------------------------------------------------------------------------------------------------------------
 
 MUTATION = st.tuples(st.integers(0, 1 << 16), st.sampled_from(["set", "delete", "insert"]), st.integers(0, 255))

@@ -241,7 +241,9 @@ class ArchiveTree:
                 self._file.seek(offset)
                 data = self._file.read(length)
             except OSError as error:
-                raise ResourceError(f"{self._origin}: {what} could not be read: {error.strerror}") from error
+                raise ResourceError(
+                    f"{self._origin}: {what} could not be read: {error.strerror}", fix="check the disk"
+                ) from error
         if len(data) != length:
             raise IntegrityError(
                 f"{self._origin}: {what} has {len(data)} bytes, expected {length}: the file was truncated while open",
@@ -257,6 +259,10 @@ class ArchiveTree:
 
 
 def _open(path: Path) -> BinaryIO:
+    if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
+        raise BundleError(
+            f"{path} is not a regular file; expected a .tide archive", fix="name a .tide file or a bundle directory"
+        )
     try:
         return path.open("rb")
     except FileNotFoundError as error:

@@ -12,6 +12,8 @@ from tidegate.bundle.tree import Limits, check_names
 from tidegate.errors import BundleError, IntegrityError, NotFoundError, ResourceError, StateError
 
 _MAXIMUM_DEPTH = 16
+_WHOLE = "open the bundle again; replace a bundle as a whole, never file by file"
+_PERMISSIONS = "check the disk and the permissions"
 _REMOVE = "remove it from the directory, or rebuild the bundle with `tidegate build`"
 
 
@@ -40,17 +42,21 @@ class DirectoryTree:
                 # One byte more than expected is enough to see that the file grew.
                 data = file.read(expected + 1)
         except FileNotFoundError as error:
-            raise NotFoundError(f"{self._path}: file {path!r} went away after the bundle was opened") from error
+            raise NotFoundError(
+                f"{self._path}: file {path!r} went away after the bundle was opened", fix=_WHOLE
+            ) from error
         except OSError as error:
             if error.errno == errno.ELOOP:  # what O_NOFOLLOW makes of a link
                 raise BundleError(
                     f"{self._path}: file {path!r} is a link; expected regular files only", fix=_REMOVE
                 ) from error
-            raise ResourceError(f"{self._path}: file {path!r} could not be read: {error.strerror}") from error
+            raise ResourceError(
+                f"{self._path}: file {path!r} could not be read: {error.strerror}", fix=_PERMISSIONS
+            ) from error
         if len(data) != expected:
             raise IntegrityError(
                 f"{self._path}: file {path!r} changed while the bundle was open; it had {expected} bytes then",
-                fix="open the bundle again; replace a bundle as a whole, never file by file",
+                fix=_WHOLE,
             )
         return data
 
@@ -91,4 +97,6 @@ def _scan(root: Path, directory: Path) -> list[os.DirEntry[str]]:
         with os.scandir(directory) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise ResourceError(f"{root}: directory {directory} could not be read: {error.strerror}") from error
+        raise ResourceError(
+            f"{root}: directory {directory} could not be read: {error.strerror}", fix=_PERMISSIONS
+        ) from error
