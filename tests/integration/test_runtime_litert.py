@@ -95,3 +95,12 @@ with tidegate.runtime.load({str(tflite("dense"))!r}) as model:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == ""
     assert "Error" not in done.stderr
+
+
+def test_a_file_that_shrinks_after_loading_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "dense.tflite"
+    path.write_bytes(tflite("dense").read_bytes())
+    with load(path) as model:
+        before = model(ROWS)
+        path.write_bytes(b"")
+        assert model(ROWS).tolist() == before.tolist()

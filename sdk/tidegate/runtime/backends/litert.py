@@ -25,6 +25,9 @@ PREFERRED_SIGNATURE = "serving_default"
 RUNTIMES = (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime"))
 """Module and distribution, in order of preference."""
 
+IDENTIFIER = b"TFL3"
+"""Of every TFLite flatbuffer; the older runtime crashes on some files that lack it."""
+
 RUNTIME_ERRORS = (ValueError, RuntimeError, TypeError)
 """What the Interpreter raises: it has no exception classes of its own."""
 
@@ -48,9 +51,15 @@ def open_model(file: ModelFile) -> LiteRTBackend:
     """
     module, distribution = _find_module()
     interpreter_class = importlib.import_module(f"{module}.interpreter").Interpreter
-    source = {"model_content": file.content} if file.path is None else {"model_path": str(file.path)}
+    # A mapped file that is cut or overwritten later would kill the process; a copy in memory cannot change.
+    content = file.read()
+    if content[4:8] != IDENTIFIER:
+        raise ModelError(
+            f"{file.origin} is not a TFLite model: bytes 4 to 8 are {content[4:8]!r}; expected {IDENTIFIER!r}",
+            fix="check that the file is whole and is a .tflite model",
+        )
     try:
-        interpreter = interpreter_class(**source, num_threads=file.threads)
+        interpreter = interpreter_class(model_content=content, num_threads=file.threads)
         interpreter.allocate_tensors()
         inputs, outputs = _tensors(interpreter, file)
         return LiteRTBackend(file.origin, f"{module} {_version(distribution)}", interpreter, inputs, outputs)

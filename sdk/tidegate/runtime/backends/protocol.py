@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from tidegate.bundle.manifest import Signature
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, NotFoundError
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -80,7 +80,7 @@ class ModelFile:
     content: bytes | None = None
     """the model itself; None: read it from `path`"""
     path: Path | None = None
-    """a bare file; the runtime may map it, and may read weights that lie beside it"""
+    """a bare file; an ONNX model's weights may lie beside it"""
     threads: int = 1
     """threads that one call may use"""
     raw: bool = False
@@ -91,6 +91,21 @@ class ModelFile:
             raise ConfigError("a model file needs either content or a path", fix="give exactly one of the two")
         if self.threads < 1:
             raise ConfigError(f"threads is {self.threads}; expected 1 or more", fix="leave it out for one thread")
+
+    def read(self) -> bytes:
+        """Return the model's bytes.
+
+        Raises:
+            NotFoundError: the file is not there, or may not be read.
+        """
+        if self.path is None:
+            return self.content or b""
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise NotFoundError(
+                f"{self.path} cannot be read: {error.strerror}", fix="check the path and its permissions"
+            ) from error
 
 
 def run_once(backend: Backend, feeds: Mapping[str, Array]) -> dict[str, Array]:
