@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tidegate.edge.pacing import PacedSource
 from tidegate.edge.sources import AudioSource, MicrophoneSource, StdinSource, WavSource
 from tidegate.errors import ConfigError, DependencyError, InputError, NotFoundError, ResourceError, StateError
 from tidegate.speech.pcm import float32_from_int16
@@ -111,11 +112,12 @@ def sound_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], None]:
     return lambda module: monkeypatch.setitem(sys.modules, "sounddevice", module)
 
 
-@pytest.fixture(params=["wav", "stdin wav", "stdin bare", "microphone", "stereo microphone"])
+@pytest.fixture(params=["wav", "paced wav", "stdin wav", "stdin bare", "microphone", "stereo microphone"])
 def source(request: pytest.FixtureRequest, tmp_path: Path, sound_card: Callable[[ModuleType], None]) -> AudioSource:
-    if request.param == "wav":
+    if request.param in ("wav", "paced wav"):
         (tmp_path / "a.wav").write_bytes(wav_bytes())
-        return WavSource(tmp_path / "a.wav")
+        wav = WavSource(tmp_path / "a.wav")
+        return wav if request.param == "wav" else PacedSource(wav)
     if request.param == "stdin wav":
         return StdinSource(pipe_of(wav_bytes()))
     if request.param == "stdin bare":

@@ -41,10 +41,13 @@ class PacedSource:
 
     def chunks(self) -> Iterator[NDArray[np.float32]]:
         """Yield the source's audio at its own speed; a late reader gets what is due at once."""
+        return self._paced(self._source.chunks())
+
+    def _paced(self, chunks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         size = max(1, CHUNK_MS * self.sample_rate_hz // 1000)
         started_s = self._clock()
         played = 0
-        for chunk in self._source.chunks():
+        for chunk in chunks:
             for first in range(0, len(chunk), size):
                 piece = chunk[first : first + size]
                 played += len(piece)
