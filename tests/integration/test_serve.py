@@ -229,6 +229,22 @@ def test_work_that_outlasts_the_grace_is_cut_off_and_said(tmp_path: Path) -> Non
     assert any("cut off after 0.2 s" in line for line in server.diagnostics)
 
 
+def test_calls_over_the_limit_are_refused_and_not_queued_without_end(tmp_path: Path) -> None:
+    settings = ServerSettings(maximum_streams=1, maximum_queued_calls=1)
+    with (
+        Server([slow_bundle(tmp_path)], settings=settings) as server,
+        Client(server.address, timeout_s=30) as client,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        requests = [pool.submit(client.infer, "slow", {"turns": LONG_TURNS}, timeout_s=60) for _ in range(2)]
+        while server.work_under_way < len(requests):
+            assert not any(request.done() for request in requests)
+        with pytest.raises(ResourceError):
+            client.live()
+        assert [request.result()["sum"].tolist() for request in requests] == [LONG_TURNS.tolist()] * 2
+        assert client.live()
+
+
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with (
         server_process([slow_bundle(tmp_path)], "--grace-s", "3600") as server,

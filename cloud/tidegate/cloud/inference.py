@@ -1,4 +1,14 @@
-"""The Open Inference Protocol's servicer: messages to the core and back."""
+"""The Open Inference Protocol's servicer: messages to the core and back.
+
+Where the protocol is silent or its dialects differ, this is what happens here:
+
+- Answers are raw, whether the request was raw or typed (Triton; the protocol leaves it to the server).
+- ModelReady of an unknown model or version is `ready: false`, not an error (Triton).
+- Status codes are those of Triton; a request that is not valid protobuf is INVALID_ARGUMENT, since it is the caller's.
+- An empty version is the highest, by the order of semantic versions. `model_version` of an answer is always filled.
+- An axis of size 0 is a tensor like any other where the signature leaves the axis free.
+- Metadata carries the protocol's `properties`; Triton has no field there, MLServer another one.
+"""
 
 from __future__ import annotations
 

@@ -82,6 +82,7 @@ class Repository:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._models: dict[str, dict[str, ServedModel]] = {}
+        """by name, then by version, lowest version first"""
 
     def add(self, served: ServedModel) -> None:
         """Add a loaded version.
@@ -90,13 +91,16 @@ class Repository:
             ConfigError: the same name and version is there already.
         """
         with self._lock:
-            versions = self._models.setdefault(served.name, {})
+            versions = self._models.get(served.name, {})
             if served.version in versions:
                 raise ConfigError(
                     f"model {served.name!r} version {served.version} is given twice",
                     fix="give each version of a model once",
                 )
-            versions[served.version] = served
+            by_version = versions | {served.version: served}
+            self._models[served.name] = {
+                version: by_version[version] for version in sorted(by_version, key=version_key)
+            }
 
     def find(self, name: str, version: str = "") -> ServedModel:
         """Return a model; the highest version when `version` is empty.
@@ -114,7 +118,7 @@ class Repository:
                     f"model {name!r} has no version {version!r}; versions: {', '.join(versions)}",
                     fix="ask for one of these, or leave the version empty for the highest",
                 )
-            return versions[version or _highest(versions)]
+            return versions[version or next(reversed(versions))]
 
     def only_name(self) -> str:
         """Return the name of the only model; empty when there are several or none."""
@@ -142,10 +146,10 @@ class Repository:
     def versions(self, name: str) -> tuple[str, ...]:
         """Return the versions of a model, lowest first; empty when there is no such model."""
         with self._lock:
-            return tuple(sorted(self._models.get(name, {}), key=version_key))
+            return tuple(self._models.get(name, {}))
 
     def all(self) -> tuple[ServedModel, ...]:
-        """Return every model in the order of adding, its versions together."""
+        """Return every model in the order of adding, its versions together, lowest first."""
         with self._lock:
             return tuple(served for versions in self._models.values() for served in versions.values())
 
@@ -165,10 +169,6 @@ def version_key(version: str) -> tuple[tuple[int, ...], bool, tuple[tuple[bool, 
         (not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in pre_release.split(".") if part
     )
     return tuple(int(number) for number in re.findall(r"\d+", core)), not pre_release, identifiers
-
-
-def _highest(versions: dict[str, ServedModel]) -> str:
-    return max(versions, key=version_key)
 
 
 def _warm_up(bundle: Bundle, model: Model) -> None:
