@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from tidegate.bundle import Manifest
 from tidegate.bundle.manifest import decode, encode, json_schema
 from tidegate.bundle.paths import path_problem
+from tidegate.convert.spec import BuildSpec, read_spec
 from tidegate.errors import BundleError
 
 Release = tuple[Manifest, dict[str, bytes]]
@@ -130,3 +132,21 @@ def test_published_schema_is_up_to_date() -> None:
     assert json.loads(PUBLISHED_SCHEMA.read_text()) == json.loads(json.dumps(json_schema())), (
         "run: tidegate inspect --schema > docs/bundle-schema.json"
     )
+
+
+FORMAT = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("table", [*json_schema()["$defs"].items()], ids=lambda table: str(table[0]))
+def test_the_format_document_names_every_field(table: tuple[str, Any]) -> None:
+    missing = [field for field in table[1]["properties"] if not re.search(rf"`([a-z]+\.)?{field}`", FORMAT)]
+    assert missing == []
+
+
+def test_the_specification_in_the_format_document_is_one(tmp_path: Path) -> None:
+    match = re.search(r"^```toml\n(.*?)^```$", FORMAT, re.MULTILINE | re.DOTALL)
+    assert match is not None
+    (tmp_path / "spec.toml").write_text(match[1], encoding="utf-8")
+    spec = read_spec(tmp_path / "spec.toml")
+    assert {key for key in BuildSpec.__struct_fields__ if f"[{key}" not in match[1]} == {"directory"}
+    assert spec.inputs["audio"].finite
