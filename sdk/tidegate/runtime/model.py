@@ -54,7 +54,8 @@ class Model:
             inputs=tuple(specs[spec.name] for spec in backend.signature.inputs), outputs=backend.signature.outputs
         )
         self._opened: Backend | None = backend
-        self._lock = threading.Lock()
+        # Reentrant, so that a Ctrl-C that lands between `acquire` and `try` below does not hang `close`.
+        self._lock = threading.RLock()
         self._output_names = [spec.name for spec in self._ordered.outputs]
         self._is_one_to_one = len(self._ordered.inputs) == len(self._ordered.outputs) == 1
         self._input_name = self._ordered.inputs[0].name if self._is_one_to_one else ""
@@ -83,8 +84,8 @@ class Model:
         lock = self._lock
         lock.acquire()
         try:
-            if len(feeds) == 1:
-                array: Any = feeds.get(self._input_name)
+            if len(feeds) == 1 and self._input_name in feeds:
+                array = feeds[self._input_name]
                 if array.__class__ is _ndarray and array.dtype is self._dtype and array.shape == self._shape:
                     return {self._output_name: self._single(array)}
             return dict(zip(self._output_names, self._run_checked(feeds), strict=True))
@@ -105,7 +106,7 @@ class Model:
             ModelError: the runtime failed.
             StateError: the model is closed.
         """
-        # `with` costs twice what acquire and release do.
+        # `with` costs more than acquire and release do.
         lock = self._lock
         lock.acquire()
         try:
