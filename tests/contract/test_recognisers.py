@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from tidegate.bundle import Manifest
 from tidegate.client import Client
 from tidegate.cloud.server import Server
+from tidegate.edge.cloud_route import CloudRecogniser, CloudSettings
 from tidegate.edge.device import DeviceModel
 from tidegate.edge.endpoint import SegmentAudio, SegmentEnded, SegmentEvent, SegmentStarted
-from tidegate.edge.route import CloudRecogniser, CloudSettings, EdgeRecogniser, Recogniser
+from tidegate.edge.route import EdgeRecogniser, Recogniser
 from tidegate.runtime import load
 from tidegate.speech import Transcriber
 

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tidegate.client import RecognizedSegment
+from tidegate.edge.backoff import Backoff
+from tidegate.edge.cloud_route import LARGEST_BACKLOG, CloudRecogniser, CloudSettings
 from tidegate.edge.device import DeviceModel
 from tidegate.edge.endpoint import SegmentAudio, SegmentEnded, SegmentEvent, SegmentStarted
 from tidegate.edge.results import SegmentResult
-from tidegate.edge.route import LARGEST_BACKLOG, Backoff, CloudRecogniser, CloudSettings, EdgeRecogniser, Recogniser
+from tidegate.edge.route import EdgeRecogniser, Recogniser
 from tidegate.errors import DeadlineError, ResourceError, TidegateError, UnavailableError
 from tidegate.runtime import load
 from tidegate.speech import Catalogue, SearchResult, Transcriber, Transcript

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.bundle.manifest import Manifest
+from tidegate.edge.endpoint import SegmentAudio, SegmentEvent, SegmentStarted
 from tidegate.edge.results import SegmentResult
 from tidegate.speech import Catalogue, Transcriber
 from tidegate.speech.pcm import float32_from_int16
@@ -114,3 +115,16 @@ class DeviceModel:
 def latency_ms(utterance: Utterance, now_s: float) -> float:
     """Return the time since the utterance's last audio was handed in; 0 while it goes on."""
     return 0.0 if utterance.ended_at_s is None else (now_s - utterance.ended_at_s) * 1000
+
+
+def extended(utterance: Utterance | None, event: SegmentEvent, now_s: float) -> Utterance:
+    """Return the utterance with what `event` adds; a start begins a new one."""
+    if isinstance(event, SegmentStarted):
+        return Utterance(event.segment_id, event.start_sample, [event.audio])
+    assert utterance is not None
+    if isinstance(event, SegmentAudio):
+        utterance.parts.append(event.audio)
+    else:
+        utterance.end_sample = event.end_sample
+        utterance.ended_at_s = now_s
+    return utterance

@@ -17,19 +17,17 @@ from typing import TYPE_CHECKING
 
 from tidegate.bundle import Bundle
 from tidegate.bundle.manifest import Manifest, PrefilterSettings
+from tidegate.edge.cloud_route import CloudRecogniser, CloudSettings
 from tidegate.edge.device import DeviceModel
 from tidegate.edge.gate import Gate
 from tidegate.edge.meter import Meter
+from tidegate.edge.parts import connect, load_catalogue, load_model
 from tidegate.edge.results import SegmentResult, Summary
-from tidegate.edge.route import CloudRecogniser, CloudSettings, EdgeRecogniser, Recogniser
+from tidegate.edge.route import EdgeRecogniser, Recogniser
 from tidegate.edge.sources.protocol import AudioSource
 from tidegate.errors import (
     BundleError,
     ConfigError,
-    DependencyError,
-    InputError,
-    NotFoundError,
-    ResourceError,
     StateError,
 )
 from tidegate.speech import Catalogue, Transcriber
@@ -37,8 +35,6 @@ from tidegate.speech import Catalogue, Transcriber
 if TYPE_CHECKING:
     from tidegate.client import Client
     from tidegate.runtime import Model
-
-CATALOGUE_ASSET = "catalogue"
 
 
 class Listener:
@@ -55,7 +51,7 @@ class Listener:
         own_catalogue: bool = False,
         maximum_results: int = 3,
         cloud_model: str = "",
-        cloud_timeout_s: float = 2.0,
+        cloud_settings: CloudSettings,
         on_warning: Callable[[str], None] | None = None,
     ) -> None:
         """Use `Listener.open`. The listener closes what it is given."""
@@ -68,7 +64,7 @@ class Listener:
         self._own_catalogue = own_catalogue
         self._maximum_results = maximum_results
         self._cloud_model = cloud_model
-        self._cloud_timeout_s = cloud_timeout_s
+        self._cloud_settings = cloud_settings
         self._on_warning = on_warning or _warn
         self._prefilter = _prefilter(manifest)
         self._summary: Summary | None = None
@@ -108,15 +104,16 @@ class Listener:
             DependencyError: no runtime is installed and there is no server, or a package is missing.
             InputError, NotFoundError: the catalogue or the bundle is missing or malformed.
         """
-        _check_settings(maximum_results, cloud_timeout_s)
+        _check_results(maximum_results)
+        cloud_settings = CloudSettings(target=cloud or "", timeout_s=cloud_timeout_s)
         opened: list[Model | Client | Catalogue] = []
         try:
             with Bundle.open(bundle) as release:
-                model, why_no_model = _load_model(release, variant, threads, required=cloud is None)
+                model, why_no_model = load_model(release, variant, threads, required=cloud is None)
                 opened += [model] if model else []
-                entries = _load_catalogue(release, catalogue)
+                entries = load_catalogue(release, catalogue)
                 opened += [entries] if entries else []
-                client = _connect(cloud, cloud_timeout_s)
+                client = connect(cloud, cloud_timeout_s)
                 opened += [client] if client else []
                 return cls(
                     release.manifest,
@@ -127,7 +124,7 @@ class Listener:
                     own_catalogue=catalogue is not None,
                     maximum_results=maximum_results,
                     cloud_model=cloud_model,
-                    cloud_timeout_s=cloud_timeout_s,
+                    cloud_settings=cloud_settings,
                     on_warning=on_warning,
                 )
         except BaseException:
@@ -240,7 +237,7 @@ class Listener:
                 device_bundle=f"{self._manifest.name} {self._manifest.version}",
             ),
             device,
-            CloudSettings(target=client.target, timeout_s=self._cloud_timeout_s),
+            self._cloud_settings,
             sample_rate_hz=sample_rate_hz,
             on_warning=self._on_warning,
             why_no_device=self._why_no_model,
@@ -254,46 +251,6 @@ class Listener:
         return replace(result, search_results=self._catalogue.search(result.text, self._maximum_results))
 
 
-def _load_model(
-    release: Bundle, variant: str | None, threads: int | None, *, required: bool
-) -> tuple[Model | None, str]:
-    """Return the model; with a server at hand, a missing runtime only gives the reason why there is none."""
-    from tidegate.runtime import load
-
-    try:
-        return load(release, variant=variant, threads=threads), ""
-    except DependencyError as error:
-        if required:
-            raise
-        return None, error.message
-
-
-def _load_catalogue(release: Bundle, own: str | Path | None) -> Catalogue | None:
-    if own is not None:
-        return Catalogue.from_jsonl(_read(Path(own)), origin=str(own))
-    asset = release.asset(CATALOGUE_ASSET)
-    return None if asset is None else Catalogue.from_jsonl(asset, origin=f"{release.path}: catalogue")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{path}: no such file", fix="check the path of the catalogue") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a directory; expected a JSON Lines file", fix="name one file in it") from error
-    except OSError as error:
-        raise ResourceError(f"{path} cannot be read: {error.strerror}", fix="check its permissions") from error
-
-
-def _connect(target: str | None, timeout_s: float) -> Client | None:
-    if target is None:
-        return None
-    from tidegate.client import Client
-
-    return Client(target, timeout_s=timeout_s)
-
-
 def _prefilter(manifest: Manifest) -> PrefilterSettings:
     if manifest.prefilter is None:
         raise BundleError(
@@ -303,13 +260,9 @@ def _prefilter(manifest: Manifest) -> PrefilterSettings:
     return manifest.prefilter
 
 
-def _check_settings(maximum_results: int, cloud_timeout_s: float) -> None:
+def _check_results(maximum_results: int) -> None:
     if maximum_results < 0:
         raise ConfigError(f"maximum_results is {maximum_results}; expected 0 or more", fix="give 0 for no results")
-    if not 0 < cloud_timeout_s <= 60:
-        raise ConfigError(
-            f"cloud_timeout_s is {cloud_timeout_s}; expected more than 0, at most 60", fix="2 seconds are usual"
-        )
 
 
 def _warn(message: str) -> None:
