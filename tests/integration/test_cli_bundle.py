@@ -420,6 +420,16 @@ def test_variants_that_cannot_run_here_are_named(tidegate: Typed, dense: Path) -
     assert out.splitlines()[-1] == "FAILED: no variant can run here"
 
 
+def test_a_bundle_cannot_steer_the_terminal(tidegate: Typed, dense: Path) -> None:
+    with Bundle.open(dense) as bundle:
+        manifest = msgspec.structs.replace(bundle.manifest, description="red \x1b[31m", provenance={"a\x07": "b\r"})
+        files = {file.path: bundle.read(file.path) for file in bundle.files}
+    write_bundle(manifest, files, dense)
+    code, out, _ = tidegate("inspect", dense)
+    assert code == 0
+    assert not set(out) & {"\x1b", "\x07", "\r"}
+
+
 def test_run_leaves_the_old_output_when_it_fails(tidegate: Typed, dense: Path) -> None:
     Path("out.npz").write_bytes(b"old")
     np.savez("in.npz", x=np.zeros((2, 64), np.float32))

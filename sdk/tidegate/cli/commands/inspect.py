@@ -46,7 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
         print()
         print_table(
             ("variant", "backend", "precision", "bytes", "sha256", "file"),
-            [(v.id, v.backend, v.precision, f"{v.size_bytes:,}", v.sha256[:12], v.file) for v in manifest.variants],
+            [
+                (v.id, v.backend, _printable(v.precision), f"{v.size_bytes:,}", v.sha256[:12], v.file)
+                for v in manifest.variants
+            ],
         )
         _print_other_files(manifest)
     return 0
@@ -56,7 +59,7 @@ def _print_pairs(manifest: Manifest) -> None:
     pairs = [(name, value) for name, value in _pairs(manifest) if value]
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
-        print(f"{name.ljust(width)}  {value}")
+        print(f"{_printable(name).ljust(width)}  {_printable(value)}")
 
 
 def _pairs(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -71,6 +74,11 @@ def _pairs(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "decoder", _settings(manifest.decoder)
     yield "budgets", _settings(manifest.budgets)
     yield from ((f"provenance {name}", value) for name, value in sorted(manifest.provenance.items()))
+
+
+def _printable(text: str) -> str:
+    """Return text from a bundle without what could steer a terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _settings(struct: msgspec.Struct | None) -> str:
@@ -93,7 +101,7 @@ def _print_signature(manifest: Manifest) -> None:
     print_table(
         ("tensor", "name", "dtype", "shape", "rule"),
         [
-            (side, spec.name, spec.dtype, _shape(spec), "finite" if spec.finite else "")
+            (side, _printable(spec.name), spec.dtype, _shape(spec), "finite" if spec.finite else "")
             for side, specs in sides
             for spec in specs
         ],
@@ -106,7 +114,7 @@ def _shape(spec: TensorSpec) -> str:
 
 def _print_other_files(manifest: Manifest) -> None:
     rows = [
-        (f"asset {name}", f"{asset.size_bytes:,}", asset.sha256[:12], asset.file)
+        (f"asset {_printable(name)}", f"{asset.size_bytes:,}", asset.sha256[:12], asset.file)
         for name, asset in sorted(manifest.assets.items())
     ]
     if manifest.golden is not None:
