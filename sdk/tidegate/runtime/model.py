@@ -11,7 +11,7 @@ import numpy as np
 
 from tidegate.bundle.dtypes import NUMPY_BY_NAME
 from tidegate.bundle.manifest import Manifest, Signature, TensorSpec
-from tidegate.errors import InputError, StateError
+from tidegate.errors import InputError, ResourceError, StateError
 from tidegate.runtime.backends.protocol import Array, Backend, Bound, Shape, Single
 from tidegate.runtime.validation import check_finite, checked_feeds
 
@@ -79,6 +79,7 @@ class Model:
         Raises:
             InputError: a name, dtype, shape or NaN does not fit; nothing has run.
             ModelError: the runtime failed.
+            ResourceError: not enough memory.
             StateError: the model is closed.
         """
         lock = self._lock
@@ -104,6 +105,7 @@ class Model:
         Raises:
             InputError: the array does not fit, or the model has several inputs or outputs.
             ModelError: the runtime failed.
+            ResourceError: not enough memory.
             StateError: the model is closed.
         """
         # `with` costs more than acquire and release do.
@@ -153,9 +155,15 @@ class Model:
             raise StateError("the model is closed", fix="load it again with tidegate.runtime.load")
         arrays = checked_feeds(self._ordered, feeds)
         shapes = tuple([array.shape for array in arrays])
-        if shapes != self._shapes:
-            self._bind(backend, shapes)
-        return (self._single(arrays[0]),) if self._is_one_to_one else self._bound(*arrays)
+        try:
+            if shapes != self._shapes:
+                self._bind(backend, shapes)
+            return (self._single(arrays[0]),) if self._is_one_to_one else self._bound(*arrays)
+        except MemoryError as error:
+            raise ResourceError(
+                f"not enough memory for inputs of shape {', '.join(str(list(shape)) for shape in shapes)}: {error}",
+                fix="run it in smaller batches",
+            ) from error
 
     def _bind(self, backend: Backend, shapes: tuple[Shape, ...]) -> None:
         # A backend that fails half-way is set for no shape: forget the old one first.

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tidegate.errors import InputError, ModelError
-from tidegate.testing.backend_subject import Checks, Subject, assert_close, assert_refused, dense, rows_of
+from tidegate.errors import InputError, ModelError, ResourceError
+from tidegate.testing.backend_subject import Checks, Subject, assert_close, assert_refused, dense, raised, rows_of
 
 CHECKS = Checks()
 
@@ -103,3 +103,15 @@ def truncated_model_refused(subject: Subject, folder: Path) -> None:
         path = folder / f"cut{tenths}{subject.file('dense').suffix}"
         path.write_bytes(whole[: len(whole) * tenths // 10])
         assert_refused(ModelError, lambda path=path: subject.load_file(path), str(path))  # type: ignore[misc]
+
+
+@CHECKS.add
+def batch_beyond_any_memory(subject: Subject, folder: Path) -> None:
+    """More rows than any machine holds: ResourceError or ModelError that names the shape, and the model works on."""
+    with subject.load("batch") as model:
+        for count in (2**31 + 5, 10**13):
+            endless = np.broadcast_to(np.float32(0), (count, 64))
+            error = raised(lambda endless=endless: model(endless))  # type: ignore[misc]
+            assert isinstance(error, ResourceError | ModelError), repr(error)
+            assert f"[{count}, 64]" in error.message, error.message
+            assert_close(model(rows_of(2)), dense(rows_of(2)))

@@ -70,14 +70,15 @@ def assert_close(found: NDArray[Any], expected: NDArray[Any]) -> None:
 
 def assert_refused(kind: type[TidegateError], call: Callable[[], object], *words: str) -> None:
     """Assert that a call raises exactly this class, with these words, and says what to do."""
-    error = _raised(call)
+    error = raised(call)
     assert type(error) is kind, f"raised {type(error).__name__}, expected {kind.__name__}: {error}"
     missing = [word for word in words if word not in error.message]
     assert not missing, f"the message lacks {missing}: {error.message}"
     assert error.fix, f"the message does not say what to do: {error.message}"
 
 
-def _raised(call: Callable[[], object]) -> TidegateError:
+def raised(call: Callable[[], object]) -> TidegateError:
+    """Return the error of a call that must fail."""
     try:
         result = call()
     except TidegateError as error:

@@ -17,7 +17,7 @@ import numpy as np
 from tidegate.bundle.dtypes import oip_name
 from tidegate.bundle.manifest import Signature, TensorSpec
 from tidegate.errors import DependencyError, InputError, ModelError
-from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, Single, run_once
+from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, Single, one_line, run_once
 from tidegate.runtime.backends.quantisation import Quantisation
 
 PREFERRED_SIGNATURE = "serving_default"
@@ -28,7 +28,7 @@ RUNTIMES = (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-run
 IDENTIFIER = b"TFL3"
 """Of every TFLite flatbuffer; the older runtime crashes on some files that lack it."""
 
-RUNTIME_ERRORS = (ValueError, RuntimeError, TypeError)
+RUNTIME_ERRORS = (ValueError, RuntimeError, TypeError, OverflowError)
 """What the Interpreter raises: it has no exception classes of its own."""
 
 
@@ -65,7 +65,7 @@ def open_model(file: ModelFile) -> LiteRTBackend:
         return LiteRTBackend(file.origin, f"{module} {_version(distribution)}", interpreter, inputs, outputs)
     except RUNTIME_ERRORS as error:
         raise ModelError(
-            f"{file.origin}: {module} cannot load this as a TFLite model: {_one_line(error)}",
+            f"{file.origin}: {module} cannot load this as a TFLite model: {one_line(error)}",
             fix="check that the file is whole and is a .tflite model; convert it again if need be",
         ) from error
 
@@ -167,7 +167,7 @@ class LiteRTBackend:
 
     def _failed(self, what: str, error: Exception) -> ModelError:
         return ModelError(
-            f"{self._origin}: {self.runtime} {what}: {_one_line(error)}",
+            f"{self._origin}: {self.runtime} {what}: {one_line(error)}",
             fix="check the model with `tidegate verify`, or convert it again",
         )
 
@@ -179,7 +179,7 @@ def _find_module() -> tuple[str, str]:
         try:
             importlib.import_module(f"{module}.interpreter")
         except ImportError as error:
-            reasons.append(f"{module}: {_one_line(error)}")
+            reasons.append(f"{module}: {one_line(error)}")
             continue
         problem = numpy_problem(module, np.__version__)
         if problem is None:
@@ -286,7 +286,3 @@ def _provider(interpreter: Any, outputs: list[int]) -> str:
     if delegated == {True}:
         return "XNNPACK"
     return "XNNPACK+CPU" if True in delegated else "CPU"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

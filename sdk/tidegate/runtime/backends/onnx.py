@@ -19,7 +19,7 @@ from tidegate.bundle.dtypes import NUMPY_BY_NAME
 from tidegate.bundle.manifest import Signature, TensorSpec
 from tidegate.errors import DependencyError, InputError, ModelError
 from tidegate.runtime.backends.output_shapes import output_shapes
-from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, Single, run_once
+from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, Single, one_line, run_once
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -69,7 +69,7 @@ def open_model(file: ModelFile) -> OnnxBackend:
         return OnnxBackend(file.origin, f"onnxruntime {onnxruntime.__version__}", session)
     except runtime_errors() as error:
         raise ModelError(
-            f"{file.origin}: onnxruntime cannot load this as an ONNX model: {_one_line(error)}",
+            f"{file.origin}: onnxruntime cannot load this as an ONNX model: {one_line(error)}",
             fix="check that the file is whole and is an .onnx model; convert it again if need be",
         ) from error
 
@@ -210,7 +210,7 @@ class OnnxBackend:
 
     def _failed(self, error: Exception) -> ModelError:
         return ModelError(
-            f"{self._origin}: {self.runtime} failed to run: {_one_line(error)}",
+            f"{self._origin}: {self.runtime} failed to run: {one_line(error)}",
             fix="check the model with `tidegate verify`, or convert it again",
         )
 
@@ -220,7 +220,7 @@ def _import() -> Any:
         import onnxruntime
     except ImportError as error:
         raise DependencyError(
-            f"the runtime for .onnx models does not import here: {_one_line(error)}",
+            f"the runtime for .onnx models does not import here: {one_line(error)}",
             fix='pip install "tidegate[onnx]"',
         ) from error
     return onnxruntime
@@ -305,7 +305,3 @@ def _array(value: Any, spec: TensorSpec) -> Array:
     encoded = np.empty(array.shape, object)
     encoded.reshape(-1)[:] = [item.encode("utf-8") for item in array.reshape(-1)]
     return encoded
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

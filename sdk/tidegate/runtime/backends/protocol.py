@@ -113,3 +113,8 @@ def run_once(backend: Backend, feeds: Mapping[str, Array]) -> dict[str, Array]:
     arrays = [feeds[spec.name] for spec in backend.signature.inputs]
     outputs = backend.bind(tuple(array.shape for array in arrays))(*arrays)
     return {spec.name: output for spec, output in zip(backend.signature.outputs, outputs, strict=True)}
+
+
+def one_line(error: BaseException) -> str:
+    """Return a foreign error's text on one line, or its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
