@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 NAME = "voice-commands"
 CLOUD_NAME = "voice-commands-cloud"
 OPSET = 17
-CALIBRATION_WINDOWS = 400
+CALIBRATION_WINDOWS = 300
 # Keras puts the name of the model in front of every tensor of the network part;
 # the layer "normalise" still belongs to the front end.
 NETWORK_SCOPE = "^(?!.*normalise).*functional"
@@ -131,8 +131,23 @@ def to_tflite_int8(float_path: Path, path: Path, windows: Float) -> None:
         kinds.RESHAPE,
     ):
         tool.add_static_config(NETWORK_SCOPE, kind, activation_num_bits=8, weight_num_bits=8)
-    calibrated = tool.calibrate({"serving_default": [{"audio": w[None]} for w in windows]})
-    path.write_bytes(bytes(tool.quantize(calibrated).quantized_model))
+    # One calibration per window: over many windows the tool keeps a moving
+    # average of the ranges, which clips loud activations.
+    each = [tool.calibrate({"serving_default": [{"audio": w[None]}]}) for w in windows]
+    quantised = tool.quantize(whole_range(each), enable_progress_report=False)
+    path.write_bytes(bytes(quantised.quantized_model))
+
+
+def whole_range(calibrations: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the smallest minimum and the largest maximum of every tensor."""
+    return {
+        tensor: {
+            **calibrations[0][tensor],
+            "min": np.min([c[tensor]["min"] for c in calibrations], axis=0),
+            "max": np.max([c[tensor]["max"] for c in calibrations], axis=0),
+        }
+        for tensor in calibrations[0]
+    }
 
 
 def to_onnx(network_model: Any, path: Path) -> None:

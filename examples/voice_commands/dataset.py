@@ -23,7 +23,7 @@ Float = NDArray[np.float32]
 Rng = np.random.Generator
 
 TIMELINES_PER_SHARD = 1_500
-NATURAL_SHARE = 0.5
+NATURAL_SHARE = 0.55
 WARPS = tuple(float(w) for w in np.linspace(0.86, 1.16, 13))
 
 
@@ -37,7 +37,7 @@ class Speech:
     """The same for the eSpeak NG voices."""
 
     def voice(self, rng: Rng) -> dict[str, list[Float]]:
-        """Draw a voice; natural voices are few, yet speak half of the time."""
+        """Draw a voice; natural voices are few, yet speak more than half of the time."""
         pool = self.natural if rng.random() < NATURAL_SHARE and self.natural else self.formant
         return pool[int(rng.integers(len(pool)))]
 

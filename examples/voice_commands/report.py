@@ -55,8 +55,12 @@ def _files(facts: dict[str, Any]) -> str:
     ]
     total = sum(facts["files"].values()) / 1000
     training = [
-        f"{name}: {t['parameters']} parameters, {t['windows']} windows, {t['epochs']} epochs, "
-        f"{t['training_s']} s of training."
+        f"{name}: {t['parameters']} parameters; "
+        + ", then ".join(
+            f"{c['epochs']} epochs of {c['windows']} windows in {c['training_s']} s"
+            for c in t["cycles"]
+        )
+        + "."
         for name, t in facts["training"].items()
     ]
     table = _table(["variant", "kB", "ms per window (median, one thread)"], rows)

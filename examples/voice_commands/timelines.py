@@ -121,7 +121,7 @@ def spoil(timeline: Timeline, babble: Float, rng: Rng) -> Timeline:
     draw = rng.random()
     if draw < 0.78:
         noise = random_noise(audio.size, rng)
-        snr_db = float(rng.uniform(0, 12) if rng.random() < 0.45 else rng.uniform(10, 40))
+        snr_db = float(rng.uniform(0, 12) if rng.random() < 0.35 else rng.uniform(10, 40))
         audio = augment.mix_at_snr(audio, noise, snr_db, speech_rms)
     elif draw < 0.84:
         audio = augment.mix_at_snr(audio, babble[: audio.size], float(rng.uniform(6, 25)), speech_rms)

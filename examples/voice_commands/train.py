@@ -20,10 +20,15 @@ from typing import Any
 import network
 import numpy as np
 from numpy.typing import NDArray
+from spectral import perturb
+from words import LABELS, UNKNOWN
 
 HERE = Path(__file__).parent
 SEED = 2_026
 BATCH = 128
+# Half of all windows are `unknown`; at full weight a voice unlike all training
+# voices would end up there whatever it says.
+UNKNOWN_DISCOUNT = 0.5
 
 Float = NDArray[np.float32]
 
@@ -38,14 +43,14 @@ class Plan:
     """Number of window files."""
     timelines_per_shard: int
     """Timelines in each."""
-    epochs_small: int
-    """Passes of the small network over all windows."""
-    epochs_cloud: int
-    """Passes of the cloud network."""
+    epochs_small: tuple[int, ...]
+    """Passes of the small network over all windows, per cycle."""
+    epochs_cloud: tuple[int, ...]
+    """The same for the cloud network."""
 
 
-FULL = Plan(speech_scale=1.0, shards=36, timelines_per_shard=1_500, epochs_small=4, epochs_cloud=4)
-QUICK = Plan(speech_scale=0.05, shards=2, timelines_per_shard=100, epochs_small=1, epochs_cloud=1)
+FULL = Plan(speech_scale=1.0, shards=20, timelines_per_shard=1_500, epochs_small=(2, 4), epochs_cloud=(3,))
+QUICK = Plan(speech_scale=0.05, shards=2, timelines_per_shard=100, epochs_small=(1,), epochs_cloud=(1,))
 
 
 def main() -> None:
@@ -84,39 +89,57 @@ def make_windows(work: Path, plan: Plan) -> None:
     write_windows(work, plan.shards, plan.timelines_per_shard)
 
 
-def fit_network(work: Path, name: str, size: network.NetworkSize, shards: int, epochs: int) -> None:
-    """Step 3: train one network and keep it as ``WORK/NAME.keras`` with its history."""
-    path = work / f"{name}.keras"
-    if path.exists():
+def fit_network(
+    work: Path, name: str, size: network.NetworkSize, shards: int, cycles: tuple[int, ...]
+) -> None:
+    """Step 3: train one network in cosine cycles and keep it as ``WORK/NAME.keras``.
+
+    Each cycle starts from the weights of the one before (warm restarts, after
+    Loshchilov and Hutter, 2017) and leaves ``WORK/NAME-CYCLE.keras``.
+    """
+    if (work / f"{name}.keras").exists():
         return
     import keras
     from dataset import read_windows
 
     keras.utils.set_random_seed(SEED)
-    log_mel, target = read_windows(work, shards)
-    batches = batches_of(log_mel, target)
-    steps = len(batches) * epochs
+    batches = batches_of(*read_windows(work, shards))
     model = network.build_network(size)
+    facts: dict[str, Any] = {"parameters": int(model.count_params()), "cycles": []}
+    for cycle, epochs in enumerate(cycles):
+        path = work / f"{name}-{cycle}.keras"
+        if not path.exists():
+            done = fit_cycle(model, batches, epochs, peak=3e-3 if cycle == 0 else 2e-3)
+            path.with_suffix(".json").write_text(json.dumps(done))
+            model.save(path)
+        model.set_weights(keras.models.load_model(path, compile=False).get_weights())
+        facts["cycles"].append(json.loads(path.with_suffix(".json").read_text()))
+    (work / f"{name}.json").write_text(json.dumps(facts, indent=1))
+    model.save(work / f"{name}.keras")
+
+
+def fit_cycle(model: Any, batches: Any, epochs: int, peak: float) -> dict[str, Any]:
+    """Train for one cosine cycle; return what it took and how the loss fell."""
+    import keras
+
+    steps = len(batches) * epochs
     rate = keras.optimizers.schedules.CosineDecay(
-        2e-4, steps, alpha=1e-3, warmup_target=3e-3, warmup_steps=min(500, steps // 5)
+        2e-4, steps, alpha=1e-3, warmup_target=peak, warmup_steps=min(500, steps // 5)
     )
     model.compile(
         optimizer=keras.optimizers.AdamW(rate, weight_decay=1e-4, clipnorm=2.0),
         loss="categorical_crossentropy",
-        metrics=["categorical_accuracy"],
+        weighted_metrics=["categorical_accuracy"],
     )
     began = time.monotonic()
-    keep = keras.callbacks.ModelCheckpoint(str(work / f"{name}-latest.keras"))
-    history = model.fit(batches, epochs=epochs, verbose=2, callbacks=[keep]).history
-    facts = {
-        "parameters": int(model.count_params()),
-        "windows": int(target.shape[0]),
+    history = model.fit(batches, epochs=epochs, verbose=2).history
+    return {
+        "windows": len(batches) * BATCH,
         "epochs": epochs,
         "training_s": round(time.monotonic() - began),
-        "history": {key: [round(float(v), 4) for v in values] for key, values in history.items()},
+        "loss": [round(float(value), 4) for value in history["loss"]],
+        "accuracy": [round(float(value), 4) for value in history["categorical_accuracy"]],
     }
-    (work / f"{name}.json").write_text(json.dumps(facts, indent=1))
-    model.save(path)
 
 
 def batches_of(log_mel: NDArray[np.float16], target: Float) -> Any:
@@ -134,25 +157,16 @@ def batches_of(log_mel: NDArray[np.float16], target: Float) -> Any:
         def __len__(self) -> int:
             return len(target) // BATCH
 
-        def __getitem__(self, index: int) -> tuple[Float, Float]:
+        def __getitem__(self, index: int) -> tuple[Float, Float, Float]:
             chosen = np.sort(self.order[index * BATCH : (index + 1) * BATCH])
-            return perturb(log_mel[chosen].astype(np.float32), self.rng), target[chosen]
+            shaken = perturb(log_mel[chosen].astype(np.float32), self.rng)
+            weight = 1 - UNKNOWN_DISCOUNT * target[chosen, LABELS.index(UNKNOWN)]
+            return shaken, target[chosen], weight
 
         def on_epoch_end(self) -> None:
             self.order = self.rng.permutation(len(target))
 
     return Batches()
-
-
-def perturb(log_mel: Float, rng: np.random.Generator) -> Float:
-    """Jitter the bands and flatten a few of them, after SpecAugment (Park et al., 2019)."""
-    count, _, bands = log_mel.shape
-    tilt = rng.normal(0, 0.25, (count, 1, bands)).astype(np.float32)
-    shaken = log_mel + tilt + rng.normal(0, 0.2, log_mel.shape).astype(np.float32)
-    for row in np.flatnonzero(rng.random(count) < 0.4):
-        first, width = int(rng.integers(0, bands)), int(rng.integers(1, 6))
-        shaken[row, :, first : first + width] = shaken[row].mean()
-    return np.asarray(shaken, dtype=np.float32)
 
 
 def convert_models(work: Path, out: Path) -> None:
