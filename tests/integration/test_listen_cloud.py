@@ -71,6 +71,10 @@ class ServerProcess:
         os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
+    def stop(self) -> None:
+        """Freeze it: it takes no processor time, its connections stay open."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
     def close(self) -> None:
         if self._process.poll() is None:
             self.kill()
@@ -207,6 +211,27 @@ def test_kill_9_after_the_first_answer(tone_bundle: Path, say: Say, server_proce
     assert [result.text for result in rest] == WORDS[1:]
     assert rest[-1].decided_by == "edge"
     assert len(warnings) == 1
+
+
+@pytest.mark.parametrize("word", [0, 3, 7])
+def test_a_server_that_hangs_inside_a_word_is_left_at_the_deadline(
+    tone_bundle: Path, say: Say, server_process: ServerProcess, word: int
+) -> None:
+    """The connection stays open, but nobody reads from it any more."""
+    middle = int((SPOKEN[word][1] + 0.25) * RATE_HZ)
+
+    def stop_there(position: int) -> None:
+        if position <= middle < position + CHUNK:
+            server_process.stop()
+
+    warnings: list[str] = []
+    with Listener.open(
+        tone_bundle, cloud=server_process.address, cloud_timeout_s=0.5, on_warning=warnings.append
+    ) as listener:
+        results = list(listener.listen(Recording(say(SPOKEN, DURATION_S), stop_there)))
+    assert [result.text for result in results] == WORDS
+    assert [result.decided_by for result in results[word:]] == ["edge"] * (len(WORDS) - word)
+    assert "going on with the model on this device" in warnings[0]
 
 
 def test_a_server_that_comes_back_is_used_again(tone_bundle: Path, say: Say, server_process: ServerProcess) -> None:
