@@ -11,7 +11,8 @@ or one recording is judged against its truth, a JSON file with a list "words" of
     python examples/voice_commands/measure_gate.py --wav demo.wav --truth demo_truth.json
 
 `missed`: words of which less than half lies in segments. `clipped`: words whose core (above -30 dB of their peak) lies
-in segments by less than 97 %. `false`: segments that touch no word. `sent`: share of the audio that lies in segments.
+in segments by less than 97 %. `split`: words whose core lies in two segments. `false`: segments that touch no word.
+`sent`: share of the audio that lies in segments.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ class Score:
     words: int = 0
     missed: int = 0
     clipped: int = 0
+    split: int = 0
     false: int = 0
     samples: int = 0
     sent: int = 0
@@ -130,19 +132,21 @@ class Score:
             missed = inside[start:end].mean() < 0.5
             self.missed += int(missed)
             self.clipped += int(not missed and inside[core_start:core_end].mean() < CORE_SHARE)
+        self.split += sum(sum(start < b and end > a for start, end in segments) > 1 for a, b in cores)
         self.false += sum(not any(start < b and end > a for a, b in words) for start, end in segments)
 
     def row(self, name: str) -> str:
         """Return one line of the table."""
         return (
-            f"{name:<20}{self.words:>6}{self.missed:>8}{self.clipped:>9}{self.false:>7}"
+            f"{name:<20}{self.words:>6}{self.missed:>8}{self.clipped:>9}{self.split:>7}{self.false:>7}"
             f"{60 * self.false * SAMPLE_RATE_HZ / self.samples:>11.2f}"
             f"{self.sent / self.samples:>8.1%}{1e3 * self.cpu_s * SAMPLE_RATE_HZ / self.samples:>11.2f}"
         )
 
 
 HEADER = (
-    f"{'condition':<20}{'words':>6}{'missed':>8}{'clipped':>9}{'false':>7}{'false/min':>11}{'sent':>8}{'cpu ms/s':>11}"
+    f"{'condition':<20}{'words':>6}{'missed':>8}{'clipped':>9}{'split':>7}{'false':>7}{'false/min':>11}"
+    f"{'sent':>8}{'cpu ms/s':>11}"
 )
 
 
@@ -160,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.wav:
         print(measure_recording(settings, arguments.wav, arguments.truth).row(arguments.wav.name))
         return 0
-    words = spoken_words(arguments.work, arguments.rounds)
+    words = spoken_words(arguments.work, arguments.rounds, arguments.engine)
     for condition in CONDITIONS:
         if arguments.only in condition.name:
             print(measure(settings, condition, words, arguments.seed).row(condition.name), flush=True)
@@ -260,9 +264,9 @@ def spoil(audio: Float, spans: Sequence[Span], condition: Condition, rng: np.ran
     return np.asarray(np.clip(np.round(scaled * 32768), -32768, 32767) / 32768, dtype=np.float32)
 
 
-def spoken_words(work: Path, rounds: int) -> list[list[Float]]:
-    """Return the command words of every espeak-ng and flite test voice, from the folder or spoken now."""
-    voices = [voice for group in test_groups().values() for voice in group if voice.engine != "festival"]
+def spoken_words(work: Path, rounds: int, engines: Sequence[str]) -> list[list[Float]]:
+    """Return the command words of every test voice of these synthesisers, from the folder or spoken now."""
+    voices = [voice for group in test_groups().values() for voice in group if voice.engine in engines]
     return [_voice_words(work, voice, rounds) for voice in voices]
 
 
@@ -288,6 +292,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     defaults = PrefilterSettings(kind="energy")
     for name in ("pre_roll_ms", "minimum_speech_ms", "hangover_ms"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(defaults, name))
+    parser.add_argument("--engine", nargs="+", default=["espeak", "flite"], choices=["espeak", "flite", "festival"])
     parser.add_argument("--rounds", type=int, default=2, help="times each voice says each word")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--only", default="", help="conditions whose name contains this")

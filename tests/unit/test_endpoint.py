@@ -26,12 +26,15 @@ from tidegate.errors import ConfigError, InputError, StateError
 
 FRAME = 160
 RATE_HZ = 16_000
-# In frames of 10 ms: pre-roll 3, minimum 2, hang-over 4, maximum 12.
+# In frames of 10 ms: pre-roll 3, minimum 2, hang-over 4 (of which 3 are sent at once), maximum 12.
 SETTINGS = PrefilterSettings(
     kind="energy", pre_roll_ms=30, minimum_speech_ms=20, hangover_ms=40, maximum_segment_ms=120
 )
 
 UNLISTED = {
+    (State.SILENCE, Event.LONG_QUIET),
+    (State.STARTING, Event.LONG_QUIET),
+    (State.SPEECH, Event.LONG_QUIET),
     (State.SILENCE, Event.ENOUGH_QUIET),
     (State.SILENCE, Event.MAXIMUM),
     (State.STARTING, Event.ENOUGH_QUIET),
@@ -79,13 +82,13 @@ def segments(events: list[SegmentEvent]) -> list[tuple[int, int, str]]:
         ("only quiet", "..........", []),
         ("too short", ".....#....", []),
         ("too short, twice", "...#.#.#..", []),
-        ("pre-roll and hang-over", "......##........", [(3, 12, "silence")]),
-        ("never before sample 0", ".##.......", [(0, 7, "silence")]),
-        ("speech from the first frame", "##........", [(0, 6, "silence")]),
-        ("a pause shorter than the hang-over", "..##.##.......", [(0, 11, "silence")]),
-        ("the pre-roll stops at the segment before", "....##......##....", [(1, 10, "silence"), (10, 18, "silence")]),
+        ("pre-roll and hang-over", "......##........", [(3, 11, "silence")]),
+        ("never before sample 0", ".##.......", [(0, 6, "silence")]),
+        ("speech from the first frame", "##........", [(0, 5, "silence")]),
+        ("a pause shorter than the hang-over", "..##.##.......", [(0, 10, "silence")]),
+        ("the pre-roll stops at the segment before", "....##....##....", [(1, 9, "silence"), (9, 15, "silence")]),
         ("ends inside speech", ".....####", [(2, 9, "end_of_stream")]),
-        ("ends inside the hang-over", ".....##..", [(2, 9, "end_of_stream")]),
+        ("ends inside the hang-over", ".....##...", [(2, 10, "end_of_stream")]),
         ("ends with too little speech", ".....#", []),
         (
             "cut at the maximum, speech goes on",
@@ -95,11 +98,11 @@ def segments(events: list[SegmentEvent]) -> list[tuple[int, int, str]]:
         (
             "cut, then one more frame of speech",
             "...##########" + "#" + "....",
-            [(0, 12, "maximum"), (12, 18, "silence")],
+            [(0, 12, "maximum"), (12, 17, "silence")],
         ),
         ("cut, then quiet", "...#########......", [(0, 12, "maximum")]),
-        ("cut in a pause, speech goes on", "...#######..##....", [(0, 12, "maximum"), (12, 18, "silence")]),
-        ("quiet wins over the maximum", "...#####....", [(0, 12, "silence")]),
+        ("cut in a pause, speech goes on", "...#######..##....", [(0, 12, "maximum"), (12, 17, "silence")]),
+        ("quiet wins over the maximum", "...#####....", [(0, 11, "silence")]),
     ],
 )
 def test_segments(name: str, decisions: str, expected: list[tuple[int, int, str]]) -> None:
@@ -113,9 +116,20 @@ def test_audio_goes_out_as_it_arrives() -> None:
     (started,) = endpointer.push(frame, True)
     assert isinstance(started, SegmentStarted)
     assert len(started.audio) == 2 * FRAME
-    (audio,) = endpointer.push(frame, False)
-    assert isinstance(audio, SegmentAudio)
-    assert (audio.segment_id, audio.start_sample) == (1, 2 * FRAME)
+    for index in (2, 3, 4):
+        (audio,) = endpointer.push(frame, False)
+        assert isinstance(audio, SegmentAudio)
+        assert (audio.segment_id, audio.start_sample) == (1, index * FRAME)
+
+
+def test_the_end_of_the_hang_over_is_the_pre_roll_of_the_next_segment() -> None:
+    settings = PrefilterSettings(kind="energy", pre_roll_ms=40, minimum_speech_ms=10, hangover_ms=90)
+    assert segments(run("....#.........#.........", settings)) == [
+        (0, 11 * FRAME, "silence"),
+        (11 * FRAME, 21 * FRAME, "silence"),
+    ]
+    # One frame less of quiet, and what was held is sent.
+    assert segments(run("....#........#.........", settings)) == [(0, 20 * FRAME, "silence")]
 
 
 def test_segment_ids_rise_by_one_from_one() -> None:
@@ -139,7 +153,7 @@ def test_zero_durations_mean_one_frame_without_pre_roll() -> None:
     settings = PrefilterSettings(
         kind="energy", pre_roll_ms=0, minimum_speech_ms=0, hangover_ms=0, maximum_segment_ms=100
     )
-    assert segments(run("...#...", settings)) == [(3 * FRAME, 5 * FRAME, "silence")]
+    assert segments(run("...#...", settings)) == [(3 * FRAME, 4 * FRAME, "silence")]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_times_are_right_at_every_rate(rate_hz: int) -> None:
     assert len(found) == 2
     for (start_s, end_s), at_s in zip(found, (0.6, 1.5), strict=True):
         assert start_s == pytest.approx(at_s - 0.1, abs=0.04)
-        assert end_s == pytest.approx(at_s + 0.25 + 0.2, abs=0.13)
+        assert end_s == pytest.approx(at_s + 0.25 + 0.14, abs=0.13)
     assert account.samples_total == round(3.0 * 16_000)
 
 

@@ -5,7 +5,9 @@ stream, means in view of the counters (`_event`); an action says what becomes of
 
 A segment begins `pre_roll_ms` before the first frame of the speech that opened it, but never before the end of the
 segment before it and never before sample 0. It ends after `hangover_ms` without speech, at the hard maximum, or with
-the stream. Audio goes out as it arrives, so a segment can be streamed long before it ends.
+the stream. Audio goes out as it arrives, so a segment can be streamed long before it ends; only the last third of the
+hang-over is held until it is known whether speech goes on. If so it is sent; if not it belongs to the pre-roll of the
+next segment. Otherwise a word that begins while the hang-over runs out would lose its soft onset to the segment before.
 """
 
 from __future__ import annotations
@@ -78,6 +80,8 @@ class Event(Enum):
     """What the next frame, or the end of the stream, means."""
 
     QUIET = "quiet"
+    LONG_QUIET = "long_quiet"
+    """a quiet frame in the last third of the hang-over"""
     SPEECH = "speech"
     ENOUGH_SPEECH = "enough_speech"
     """a frame of speech with which the minimum is reached"""
@@ -93,17 +97,17 @@ class Action(Enum):
     """What becomes of the frame."""
 
     KEEP = "keep"
-    """into the pre-roll"""
+    """hold it: pre-roll, or the rest of a hang-over"""
     OPEN = "open"
     """begin a segment with the pre-roll and this frame"""
     SEND = "send"
-    """into the open segment"""
-    SEND_AND_CLOSE = "send_and_close"
-    """into the open segment, which ends by silence"""
+    """into the open segment, after what is held"""
     SEND_AND_CUT = "send_and_cut"
-    """into the open segment, which ends by its length"""
+    """into the open segment, after what is held; it ends by its length"""
+    CLOSE_AND_KEEP = "close_and_keep"
+    """end the open segment by silence, in front of what is held; hold the frame too"""
     CLOSE = "close"
-    """end the open segment with the stream"""
+    """send what is held and end the open segment with the stream"""
     FORGET = "forget"
     """drop the pre-roll"""
 
@@ -120,7 +124,7 @@ TABLE: dict[tuple[State, Event], tuple[State, Action]] = {
     (State.SPEECH, Event.QUIET): (State.ENDING, Action.SEND),
     (State.SPEECH, Event.SPEECH): (State.SPEECH, Action.SEND),
     (State.SPEECH, Event.ENOUGH_SPEECH): (State.SPEECH, Action.SEND),
-    (State.SPEECH, Event.ENOUGH_QUIET): (State.SILENCE, Action.SEND_AND_CLOSE),
+    (State.SPEECH, Event.ENOUGH_QUIET): (State.SILENCE, Action.CLOSE_AND_KEEP),
     # Cut in the middle of speech: the next frame of speech opens the next segment at once, where this one ended,
     # because the run of speech goes on counting.
     (State.SPEECH, Event.MAXIMUM): (State.STARTING, Action.SEND_AND_CUT),
@@ -128,7 +132,8 @@ TABLE: dict[tuple[State, Event], tuple[State, Action]] = {
     (State.ENDING, Event.QUIET): (State.ENDING, Action.SEND),
     (State.ENDING, Event.SPEECH): (State.SPEECH, Action.SEND),
     (State.ENDING, Event.ENOUGH_SPEECH): (State.SPEECH, Action.SEND),
-    (State.ENDING, Event.ENOUGH_QUIET): (State.SILENCE, Action.SEND_AND_CLOSE),
+    (State.ENDING, Event.LONG_QUIET): (State.ENDING, Action.KEEP),
+    (State.ENDING, Event.ENOUGH_QUIET): (State.SILENCE, Action.CLOSE_AND_KEEP),
     (State.ENDING, Event.MAXIMUM): (State.STARTING, Action.SEND_AND_CUT),
     (State.ENDING, Event.FLUSH): (State.SILENCE, Action.CLOSE),
 }
@@ -152,7 +157,7 @@ class Endpointer:
     """One stream of frames with their decisions; see the module's text.
 
     Durations are rounded to whole frames: pre-roll, minimum and hang-over up, the maximum down. At most pre-roll plus
-    minimum is held in memory.
+    minimum is held in memory, so a third of the hang-over is held only as far as that goes.
 
     Args:
         settings: durations; `kind` and `options` are not looked at.
@@ -175,7 +180,10 @@ class Endpointer:
                 f"minimum_speech_ms ({settings.pre_roll_ms} + {settings.minimum_speech_ms}) and one frame",
                 fix="raise maximum_segment_ms; 10000 is usual",
             )
-        self._kept: deque[Audio] = deque(maxlen=pre_roll_frames + self._minimum_frames - 1)
+        capacity = pre_roll_frames + self._minimum_frames - 1
+        self._kept: deque[Audio] = deque(maxlen=capacity)
+        # The frame with which the hang-over is reached always belongs to what comes after the segment.
+        self._sent_quiet_frames = self._hangover_frames - max(1, min(self._hangover_frames // 3, capacity))
         self.reset()
 
     def reset(self) -> None:
@@ -218,45 +226,58 @@ class Endpointer:
         is_open = self._state in (State.SPEECH, State.ENDING)
         if not is_speech and is_open and self._quiet_run >= self._hangover_frames:
             return Event.ENOUGH_QUIET
-        if is_open and self._segment_frames + 1 >= self._maximum_frames:
+        if is_open and self._segment_frames + len(self._kept) + 1 >= self._maximum_frames:
             return Event.MAXIMUM
         if not is_speech:
-            return Event.QUIET
+            return Event.LONG_QUIET if is_open and self._quiet_run > self._sent_quiet_frames else Event.QUIET
         return Event.ENOUGH_SPEECH if self._speech_run >= self._minimum_frames else Event.SPEECH
 
     def _advance(self, event: Event, frame: Audio) -> list[SegmentEvent]:
         self._state, action = step(self._state, event)
-        start_sample = self._position
+        events = self._perform(action, frame)
         self._position += len(frame)
-        if action is Action.KEEP:
+        if action in (Action.KEEP, Action.CLOSE_AND_KEEP):
             # A copy: the frame may be a view into a chunk of any length.
             self._kept.append(frame.copy())
-            return []
+        return events
+
+    def _perform(self, action: Action, frame: Audio) -> list[SegmentEvent]:
         if action is Action.OPEN:
-            return [self._open(frame)]
+            return [self._opened(frame)]
+        if action is Action.SEND:
+            return [self._sent(frame)]
+        if action is Action.SEND_AND_CUT:
+            end_sample = self._position + len(frame)
+            return [self._sent(frame), SegmentEnded(self._segment_id, end_sample, "maximum")]
+        if action is Action.CLOSE_AND_KEEP:
+            return [SegmentEnded(self._segment_id, self._position - self._held_samples(), "silence")]
+        if action is Action.CLOSE:
+            rest: list[SegmentEvent] = [self._sent(frame)] if self._kept else []
+            return [*rest, SegmentEnded(self._segment_id, self._position, "end_of_stream")]
         if action is Action.FORGET:
             self._kept.clear()
-            return []
-        if action is Action.CLOSE:
-            return [self._ended("end_of_stream")]
-        self._segment_frames += 1
-        passed = SegmentAudio(self._segment_id, start_sample, frame)
-        if action is Action.SEND_AND_CLOSE:
-            return [passed, self._ended("silence")]
-        if action is Action.SEND_AND_CUT:
-            return [passed, self._ended("maximum")]
-        return [passed]
+        return []
 
-    def _open(self, frame: Audio) -> SegmentStarted:
-        frames = [*self._kept, frame]
-        self._kept.clear()
+    def _opened(self, frame: Audio) -> SegmentStarted:
         self._segment_id += 1
-        self._segment_frames = len(frames)
-        audio = np.concatenate(frames)
-        return SegmentStarted(self._segment_id, self._position - len(audio), audio)
+        self._segment_frames = len(self._kept) + 1
+        start_sample, audio = self._released(frame)
+        return SegmentStarted(self._segment_id, start_sample, audio)
 
-    def _ended(self, reason: EndReason) -> SegmentEnded:
-        return SegmentEnded(self._segment_id, self._position, reason)
+    def _sent(self, frame: Audio) -> SegmentAudio:
+        self._segment_frames += len(self._kept) + 1
+        start_sample, audio = self._released(frame)
+        return SegmentAudio(self._segment_id, start_sample, audio)
+
+    def _released(self, frame: Audio) -> tuple[int, Audio]:
+        """Return what is held, with `frame` behind it, and where it begins."""
+        start_sample = self._position - self._held_samples()
+        audio = np.concatenate([*self._kept, frame]) if self._kept else frame
+        self._kept.clear()
+        return start_sample, audio
+
+    def _held_samples(self) -> int:
+        return sum(len(frame) for frame in self._kept)
 
     def _check(self, frame: Audio) -> None:
         if self._over:
