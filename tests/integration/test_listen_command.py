@@ -272,8 +272,9 @@ def test_standard_input(
     assert [result["text"] for result in results] == WORDS
 
 
-def test_ctrl_c_ends_the_stream_and_keeps_what_was_said(tone_bundle: Path, say: Say) -> None:
-    """The pipe stays open; the segment that is open at SIGINT must come out nevertheless."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_stream_and_keeps_what_was_said(tone_bundle: Path, say: Say, number: signal.Signals) -> None:
+    """The pipe stays open; the segment that is open at the signal must come out nevertheless."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tidegate.cli", "listen", str(tone_bundle), "--stdin", "--rate", "16000", "--json"],
         stdin=subprocess.PIPE,
@@ -288,7 +289,7 @@ def test_ctrl_c_ends_the_stream_and_keeps_what_was_said(tone_bundle: Path, say: 
     process.stdin.flush()
     first = json.loads(process.stdout.readline())
     until_empty(process.stdin.fileno())
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
     lines = [json.loads(line) for line in out.splitlines()]
     assert first["text"] == "yes"

@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Listen until the source ends or Ctrl-C."""
+    """Listen until the source ends, Ctrl-C or SIGTERM."""
     _check(arguments)
     with Listener.open(
         arguments.bundle,
@@ -73,16 +73,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _UntilInterrupted:
-    """A source that Ctrl-C ends as if it had run out, so that what was being said is still recognised.
+    """A source that Ctrl-C or SIGTERM ends as if it had run out, so that what was being said is still recognised.
 
-    A second Ctrl-C interrupts as usual.
+    A second signal interrupts as usual.
     """
 
     def __init__(self, source: AudioSource) -> None:
         self._source = source
         self._reading = False
         self._stopped = False
-        self._before = signal.getsignal(signal.SIGINT)
+        self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     @property
     def sample_rate_hz(self) -> int:
@@ -106,11 +106,13 @@ class _UntilInterrupted:
         self._source.close()
 
     def let_go(self) -> None:
-        """Give Ctrl-C back its usual meaning."""
-        signal.signal(signal.SIGINT, self._before)
+        """Give the signals back their usual meaning."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def __enter__(self) -> _UntilInterrupted:
-        signal.signal(signal.SIGINT, self._on_interrupt)
+        for number in self._before:
+            signal.signal(number, self._on_interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
