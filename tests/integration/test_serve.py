@@ -29,8 +29,8 @@ Say = Callable[..., NDArray[np.float32]]
 
 RATE_HZ = 16_000
 ONES = np.ones((1, 4), np.float32)
-LONG_TURNS = np.array([3_000_000], np.int64)
-"""A few seconds of work: long enough to drain around it."""
+LONG_TURNS = np.array([1_000_000], np.int64)
+"""A second or more of work: long enough to drain around it."""
 
 ENDLESS_TURNS = np.array([2**40], np.int64)
 

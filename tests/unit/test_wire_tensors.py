@@ -5,7 +5,7 @@ from typing import Any
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -40,6 +40,7 @@ def tensor(name: str = "x", datatype: str = "FP32", shape: tuple[int, ...] = (2,
     return described | ({"contents": contents} if contents else {})
 
 
+@settings(deadline=None)
 @given(any_array(FIXED_SIZE))
 def test_raw_round_trip_keeps_every_bit(array: NDArray[Any]) -> None:
     request = messages.ModelInferRequest()
@@ -48,6 +49,7 @@ def test_raw_round_trip_keeps_every_bit(array: NDArray[Any]) -> None:
     assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
 
 
+@settings(deadline=None)
 @given(any_array(TYPED))
 def test_typed_round_trip_keeps_every_value(array: NDArray[Any]) -> None:
     request = messages.ModelInferRequest()
@@ -57,6 +59,7 @@ def test_typed_round_trip_keeps_every_value(array: NDArray[Any]) -> None:
     np.testing.assert_array_equal(back, array)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20), max_size=8))
 def test_bytes_round_trip_raw_and_typed(items: list[bytes]) -> None:
     array = bytes_array(items, (len(items),))
@@ -131,7 +134,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "two typed fields": (request_with(tensor(fp32_contents=[1, 2], int_contents=[1])), "has int_contents"),
     "negative size": (request_with(tensor(shape=(-1, 2)), raw=(b"x" * 8,)), "shape [-1, 2]; sizes are 0 or more"),
     "too many dimensions": (request_with(tensor(shape=(1,) * 65), raw=(ONE_F32,)), "65 dimensions"),
-    "product over 64 bits": (request_with(tensor(shape=(2**40, 2**40)), raw=(b"",)), "more than 281474976710656 elements"),
+    "product over 64 bits": (
+        request_with(tensor(shape=(2**40, 2**40)), raw=(b"",)),
+        "more than 281474976710656 elements",
+    ),
     "a huge axis beside an empty one": (request_with(tensor(shape=(0, 2**62)), raw=(b"",)), "elements"),
     "unknown datatype": (request_with(tensor(datatype="FLOAT"), raw=(b"x" * 8,)), "'FLOAT'"),
     "empty datatype": (request_with(tensor(datatype=""), raw=(b"x" * 8,)), "''"),
@@ -176,6 +182,7 @@ def test_fp16_has_no_typed_form() -> None:
         write_typed(messages.ModelInferRequest().inputs.add(), "x", np.zeros(1, np.float16))
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([*FIXED_SIZE, "BYTES", "BF16", "?"]),
     st.lists(st.integers(-2, 9), max_size=4),
