@@ -23,6 +23,9 @@ COMMANDS: dict[str, str] = {
     "serve": "serve bundles over gRPC",
     "call": "call a model on a server once",
     "bench": "measure latency, throughput, memory and CPU time",
+    "keys": "make signing keys, change who may sign",
+    "publish": "offer a bundle on a track of a channel",
+    "channel": "make a channel; promote, roll back, withdraw, refresh, show",
 }
 """Each command lives in tidegate.cli.commands.NAME."""
 

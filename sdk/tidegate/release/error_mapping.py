@@ -79,6 +79,7 @@ def table() -> dict[type[Exception], Callable[[str], TidegateError]]:
             message, fix="repeat; if it stays so, reinstall cryptography"
         ),
         urllib3.HTTPError: unreachable,
+        urllib3.ProxySchemeUnsupported: lambda message: ConfigError(message, fix="use an http:// proxy"),
         urllib3.TimeoutError: late,
     }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tidegate.errors import ConfigError, IntegrityError, NotFoundError, ResourceError
 from tidegate.release.disk import Disk, store
 from tidegate.release.error_mapping import mapped, missing
-from tidegate.release.pkcs8 import encrypt
+from tidegate.release.pkcs8 import ROUNDS, encrypt
 from tidegate.release.tuf_types import CryptoSigner, SSlibKey
 
 try:
@@ -31,8 +31,13 @@ MINIMUM_PASSPHRASE_CHARACTERS = 8
 _PRIVATE_MODE, _PUBLIC_MODE = 0o600, 0o644
 
 
-def create_key(private_file: Path, passphrase: str) -> SSlibKey:
+def create_key(private_file: Path, passphrase: str, *, rounds: int = ROUNDS) -> SSlibKey:
     """Make a key: write `private_file` (`….pem`) and the public file beside it; return the public key.
+
+    Args:
+        private_file: a new name in a directory that exists.
+        passphrase: at least 8 characters.
+        rounds: of the key derivation; fewer only where the key is worth nothing, as in tests.
 
     Raises:
         ConfigError: a file of that name is there, its name does not end in .pem, or the passphrase is too short.
@@ -48,7 +53,7 @@ def create_key(private_file: Path, passphrase: str) -> SSlibKey:
     disk = Disk()
     # The public file first: a private key without it would not be found, a public one alone does no harm.
     store(disk, public_file(private_file), _public_pem(public), mode=_PUBLIC_MODE)
-    store(disk, private_file, encrypt(plain, passphrase.encode()), mode=_PRIVATE_MODE)
+    store(disk, private_file, encrypt(plain, passphrase.encode(), rounds), mode=_PRIVATE_MODE)
     return _named(public)
 
 

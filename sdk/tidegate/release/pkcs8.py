@@ -25,21 +25,24 @@ _INTEGER, _OCTETS, _SEQUENCE = 0x02, 0x04, 0x30
 _BLOCK_BYTES = 16
 
 
-def encrypt(private_key_info: bytes, passphrase: bytes) -> bytes:
+def encrypt(private_key_info: bytes, passphrase: bytes, rounds: int = ROUNDS) -> bytes:
     """Return `BEGIN ENCRYPTED PRIVATE KEY` PEM.
 
     Args:
         private_key_info: unencrypted PKCS#8 DER.
         passphrase: UTF-8.
+        rounds: of PBKDF2, at least 1.
     """
     salt, vector = os.urandom(16), os.urandom(_BLOCK_BYTES)
-    key = hashlib.pbkdf2_hmac("sha256", passphrase, salt, ROUNDS, 32)
+    key = hashlib.pbkdf2_hmac("sha256", passphrase, salt, rounds, 32)
     derivation = _der(
         _SEQUENCE,
         _PBKDF2
         + _der(
             _SEQUENCE,
-            _der(_OCTETS, salt) + _der(_INTEGER, ROUNDS.to_bytes(3, "big")) + _der(_SEQUENCE, _HMAC_SHA256 + _NULL),
+            _der(_OCTETS, salt)
+            + _der(_INTEGER, rounds.to_bytes(rounds.bit_length() // 8 + 1, "big"))
+            + _der(_SEQUENCE, _HMAC_SHA256 + _NULL),
         ),
     )
     cipher = _der(_SEQUENCE, _AES_256_CBC + _der(_OCTETS, vector))

@@ -1,0 +1,156 @@
+"""What the commands that sign have in common: where the keys are, how their passphrases are asked, what was changed."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tidegate.cli.printing import print_json
+from tidegate.errors import ConfigError
+from tidegate.release.lifetimes import ROLES, Lifetimes
+
+if TYPE_CHECKING:
+    from tidegate.release.channel import Change
+    from tidegate.release.keys import KeyRing
+
+VARIABLE = "TIDEGATE_PASSPHRASE"
+
+_SECONDS = {"s": 1, "h": 3600, "d": 86_400}
+
+
+def add_channel(parser: argparse.ArgumentParser) -> None:
+    """Add `--channel` and `--json`."""
+    parser.add_argument("--channel", type=Path, required=True, metavar="DIR", help="the channel's directory")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_keys(parser: argparse.ArgumentParser) -> None:
+    """Add `--keys`."""
+    parser.add_argument(
+        "--keys",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="PATH",
+        help=f"a key's .pem file or a directory of them; may repeat; passphrase from {VARIABLE} or a prompt",
+    )
+
+
+def add_change(parser: argparse.ArgumentParser) -> None:
+    """Add what every command takes that changes an offer."""
+    add_channel(parser)
+    add_keys(parser)
+    parser.add_argument(
+        "--staged",
+        action="store_true",
+        help="sign with the offline keys only; `tidegate channel refresh` makes it live where the online keys are",
+    )
+
+
+def add_lifetimes(parser: argparse.ArgumentParser) -> None:
+    """Add `--lifetime`."""
+    parser.add_argument(
+        "--lifetime",
+        action="append",
+        default=[],
+        metavar="ROLE=TIME",
+        help="how long a role's signature is good for, such as timestamp=12h or root=365d; may repeat",
+    )
+
+
+def key_ring(arguments: argparse.Namespace) -> KeyRing:
+    """Return the keys that `--keys` names."""
+    from tidegate.release.keys import KeyRing
+
+    return KeyRing(arguments.keys, ask_passphrase)
+
+
+def ask_passphrase(private_file: Path) -> str:
+    """Return the passphrase of a key, from the environment or the terminal.
+
+    Raises:
+        ConfigError: neither has it.
+    """
+    given = os.environ.get(VARIABLE)
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{private_file} needs its passphrase", fix=f"set {VARIABLE}, or run it in a terminal")
+    return getpass.getpass(f"passphrase of {private_file}: ", stream=sys.stderr)
+
+
+def ask_new_passphrase(private_file: Path) -> str:
+    """Return the passphrase for a new key; a terminal asks twice.
+
+    Raises:
+        ConfigError: there is none, or the two differ.
+    """
+    first = ask_passphrase(private_file)
+    if VARIABLE not in os.environ and getpass.getpass("the same again: ", stream=sys.stderr) != first:
+        raise ConfigError("the two passphrases differ", fix="try again")
+    return first
+
+
+def lifetimes(words: list[str], before: Lifetimes) -> Lifetimes:
+    """Return `before` with what `ROLE=TIME` words change.
+
+    Raises:
+        ConfigError: a word is not of that form.
+    """
+    seconds = before.as_dict()
+    for word in words:
+        role, _, time = word.partition("=")
+        number, unit = time[:-1], time[-1:]
+        if role not in ROLES or not number.isdecimal() or unit not in _SECONDS:
+            raise ConfigError(f"{word!r} is not ROLE=TIME", fix="give such as timestamp=12h; units are s, h, d")
+        seconds[role] = int(number) * _SECONDS[unit]
+    return Lifetimes.from_dict(seconds)
+
+
+def by_role(words: list[str], option: str) -> dict[str, list[str]]:
+    """Collect `ROLE=VALUE` words.
+
+    Raises:
+        ConfigError: a word is not of that form.
+    """
+    found: dict[str, list[str]] = {}
+    for word in words:
+        role, _, value = word.partition("=")
+        if role not in ROLES or not value:
+            raise ConfigError(f"{option} {word!r} is not ROLE=VALUE", fix=f"roles are {', '.join(ROLES)}")
+        found.setdefault(role, []).append(value)
+    return found
+
+
+def print_change(change: Change, as_json: bool) -> None:
+    """Print what a command did to the channel."""
+    if as_json:
+        print_json(
+            {
+                "live": change.live,
+                "changed": dict(change.offers),
+                "files_written": change.written.files,
+                "files_reused": change.written.reused,
+                "bytes_written": change.written.size_bytes,
+                "note": change.note,
+            }
+        )
+        return
+    for track, offer in change.offers:
+        state = f"withdrawn: {offer.withdrawn.reason}" if offer.withdrawn else f"{offer.rollout.percent} %"
+        back = f", takes back release {offer.rollback_of}" if offer.rollback_of else ""
+        print(f"{track}: version {offer.version}, release {offer.release}, {state}{back}")
+    if not change.offers:
+        print("nothing to change")
+    sys.stderr.write(
+        f"{change.written.files} files written ({change.written.size_bytes:,} bytes), "
+        f"{change.written.reused} there already\n"
+    )
+    if change.note:
+        sys.stderr.write(f"{change.note}\n")
+    if not change.live:
+        sys.stderr.write("signed, not live: run `tidegate channel refresh` where the online keys are\n")
