@@ -45,7 +45,8 @@ class Speech:
 @cache
 def read_speech(folder: Path) -> Speech:
     """Read every voice of a cache folder."""
-    natural, formant = [], []
+    natural: list[dict[str, list[Float]]] = []
+    formant: list[dict[str, list[Float]]] = []
     for path in sorted(folder.glob("*.npz")):
         takes: dict[str, list[Float]] = {}
         for text, audio in read_voice(path):

@@ -32,7 +32,7 @@ class NetworkSize:
 
 
 SMALL = NetworkSize(stem=20, middle=40, late=64, middle_blocks=3, late_blocks=2)
-CLOUD = NetworkSize(stem=28, middle=64, late=104, middle_blocks=4, late_blocks=3)
+CLOUD = NetworkSize(stem=24, middle=48, late=104, middle_blocks=3, late_blocks=4)
 
 
 def build_network(size: NetworkSize) -> Any:

@@ -109,7 +109,7 @@ def fit_network(
     for cycle, epochs in enumerate(cycles):
         path = work / f"{name}-{cycle}.keras"
         if not path.exists():
-            done = fit_cycle(model, batches, epochs, peak=3e-3 if cycle == 0 else 2e-3)
+            done = fit_cycle(model, batches, epochs, peak=3e-3 if cycle == 0 else 2.5e-3)
             path.with_suffix(".json").write_text(json.dumps(done))
             model.save(path)
         model.set_weights(keras.models.load_model(path, compile=False).get_weights())
