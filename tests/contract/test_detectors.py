@@ -11,12 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from tidegate.bundle.manifest import PrefilterSettings
+from tidegate.edge.endpoint import SegmentEnded, SegmentStarted
+from tidegate.edge.gate import Gate
 from tidegate.edge.prefilter import KINDS, Detector, make_detector
 from tidegate.edge.sources import WavSource
 from tidegate.speech.pcm import int16_from_float32
 from tidegate.testing.detector_contract import DetectorContract, Recording
 
 DATA = Path(__file__).parents[1] / "data"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "voice_commands"
 
 
 @cache
@@ -103,6 +106,22 @@ class ConstantDetector:
 
 def test_every_kind_of_the_registry_has_a_suite() -> None:
     assert {suite.settings.kind for suite in Suite.__subclasses__()} >= set(KINDS)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "webrtc+energy"])
+def test_every_word_of_the_example_lies_in_a_segment(kind: str) -> None:
+    with WavSource(EXAMPLE / "demo.wav") as source:
+        gate = Gate(PrefilterSettings(kind=kind, hangover_ms=300), source.sample_rate_hz)
+        events = [event for chunk in source.chunks() for event in gate.push(chunk)] + gate.flush()
+    starts = [event.start_sample / 16_000 for event in events if isinstance(event, SegmentStarted)]
+    ends = [event.end_sample / 16_000 for event in events if isinstance(event, SegmentEnded)]
+    spans = list(zip(starts, ends, strict=True))
+    words = json.loads((EXAMPLE / "demo_truth.json").read_text())["words"]
+    assert words
+    for word in words:
+        inside_s = sum(max(0.0, min(end, word["end_s"]) - max(start, word["start_s"])) for start, end in spans)
+        assert inside_s >= 0.9 * (word["end_s"] - word["start_s"]), word
+    assert gate.account.bytes_not_sent > 0
 
 
 def test_every_detector_keeps_the_protocol() -> None:
