@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -26,6 +27,10 @@ from tidegate.bundle import (
     digest,
     write_bundle,
 )
+
+# No test asserts a time, so neither does hypothesis: a busy machine is no failure.
+hypothesis.settings.register_profile("tidegate", deadline=None)
+hypothesis.settings.load_profile("tidegate")
 
 RATE_HZ = 16_000
 TONE_HZ = {"unknown": 3000, "yes": 500, "no": 900, "up": 1400, "down": 2100}

@@ -9,13 +9,17 @@ that one segment may hold several words:
 
 1. a moving average over `smoothing_windows` windows steadies each label;
 2. adjacent windows won by the same word at `threshold` or more form a run; a run under `minimum_windows` is dropped;
-3. of two runs whose centres are closer than two words can be spoken, the one with more evidence stays;
-4. each run that is left is one word. Equal words need a window between them that neither run holds.
+3. a run that is longer than any one word can make it is split into equal parts, each the same word said again;
+4. of two runs whose centres are closer than two words can be spoken, the one with more evidence stays;
+5. each run that is left is one word.
 
 Times: a word fires in every window that holds all of it. So the word lies in the intersection of the run's windows,
 from the last window's start to the first window's end, and a word of length d gives a run of about (window - d) / hop
-windows. That intersection is the estimate of where the word starts and ends. A run as long as a window or longer has
-no intersection left; then the word is given `SHORTEST_WORD_S` around the run's centre.
+windows. That intersection is the estimate of where the word starts and ends, at least `SHORTEST_WORD_S`.
+
+A run whose first and last centre are more than a window apart has no intersection: no word can lie in all its windows.
+So it is the same word at least twice, with a pause too short to leave a window without it. On the example's model one
+word gives runs of 6 to 8 windows of 1 s at a hop of 100 ms; said twice with pauses of 0.1 to 0.3 s, 13 to 17.
 """
 
 from __future__ import annotations
@@ -37,6 +41,10 @@ SHORTEST_WORD_S = 0.1
 
 CLOSEST_WORDS_S = 0.2
 """Centres of two spoken words are never closer: fluent speech has four to five syllables a second."""
+
+REPEAT_S = 0.75
+"""From one word to the same word again in one breath: half a second and a short pause. Each such length, or part of
+one, by which a run exceeds a window counts as one more word."""
 
 
 def windows(samples: NDArray[np.float32], settings: DecoderSettings, sample_rate_hz: int) -> NDArray[np.float32]:
@@ -129,10 +137,21 @@ def _runs(smoothed: NDArray[np.float64], labels: Sequence[str], settings: Decode
     is_word = np.array([label not in settings.rejected_labels for label in labels])
     fired = np.where(is_word[winners] & (best >= settings.threshold), winners, -1)
     bounds = [0, *(np.flatnonzero(np.diff(fired)) + 1).tolist(), len(fired)]
-    return [
+    runs = [
         _Run(int(fired[a]), a, b - 1, float(best[a:b].max()), float(best[a:b].sum()))
         for a, b in itertools.pairwise(bounds)
         if fired[a] >= 0 and b - a >= settings.minimum_windows
+    ]
+    return [part for run in runs for part in _split(run, best, settings)]
+
+
+def _split(run: _Run, best: NDArray[np.float64], settings: DecoderSettings) -> list[_Run]:
+    """Return one run for each time that the word was said; see the module's text."""
+    excess_ms = (run.last - run.first) * settings.hop_ms - settings.window_ms
+    count = 1 + max(math.ceil(excess_ms / (REPEAT_S * 1000)), 0)
+    parts = np.array_split(np.arange(run.first, run.last + 1), count)
+    return [
+        _Run(run.label, int(part[0]), int(part[-1]), float(best[part].max()), float(best[part].sum())) for part in parts
     ]
 
 
