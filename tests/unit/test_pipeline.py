@@ -121,6 +121,7 @@ def test_the_summary_adds_up(listener: Listener, say: Say) -> None:
     assert summary.cpu_s["model"] > 0
     for part in ("4 decided on the device", "1 without a word", f"{summary.bytes_held_back} of"):
         assert part in summary.describe()
+    assert str(summary) == summary.describe()
 
 
 def test_silence_gives_no_segment(listener: Listener, say: Say) -> None:

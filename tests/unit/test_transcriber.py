@@ -53,6 +53,15 @@ def test_words_and_times(tone_bundle: Path, say: Say) -> None:
     assert transcript.confidence > 0.9
 
 
+def test_a_word_said_twice_in_one_breath(tone_bundle: Path, say: Say) -> None:
+    with load(tone_bundle) as model:
+        transcript = Transcriber(model).transcribe(say([("yes", 0.4), ("yes", 1.1)], 2.0))
+    assert transcript.text == "yes yes"
+    times_s = [time_s for word in transcript.words for time_s in (word.start_s, word.end_s)]
+    assert times_s == pytest.approx([0.4, 0.9, 1.1, 1.6], abs=0.3)
+    assert times_s == sorted(times_s)
+
+
 @pytest.mark.parametrize(("words", "label"), [([], "silence"), ([("unknown", 0.3)], "unknown")])
 def test_rejected_label(tone_bundle: Path, say: Say, words: list[tuple[str, float]], label: str) -> None:
     with load(tone_bundle) as model:

@@ -68,6 +68,9 @@ class Summary:
     """CPU time of each stage on the listening thread; `other_threads` is what the rest of the process used, such as the
     network"""
 
+    def __str__(self) -> str:
+        return self.describe()
+
     def describe(self) -> str:
         """Return it as lines for people."""
         stages = ", ".join(f"{stage.replace('_', ' ')} {seconds * 1000:.0f}" for stage, seconds in self.cpu_s.items())
