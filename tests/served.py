@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -134,6 +135,11 @@ class ServerProcess:
     address: str
     diagnostics: list[str] = field(default_factory=list)
     """lines of its standard error so far"""
+
+    def cpu_s(self) -> float:
+        """Return the CPU time that it has used, from /proc (fields 14 and 15 of stat, see proc(5))."""
+        after_name = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
     def terminate(self) -> None:
         """Send SIGTERM and return at once."""

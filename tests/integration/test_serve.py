@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
-from tests.served import PROCESS_TIMEOUT_S, linear_bundle, server_process, slow_bundle, with_golden
+from tests.served import PROCESS_TIMEOUT_S, ServerProcess, linear_bundle, server_process, slow_bundle, with_golden
 
 from tidegate.bundle import GoldenFixture
 from tidegate.client import Client
@@ -29,7 +30,7 @@ Say = Callable[..., NDArray[np.float32]]
 
 RATE_HZ = 16_000
 ONES = np.ones((1, 4), np.float32)
-LONG_TURNS = np.array([1_000_000], np.int64)
+LONG_TURNS = np.array([2_000_000], np.int64)
 """A second or more of work: long enough to drain around it."""
 
 ENDLESS_TURNS = np.array([2**40], np.int64)
@@ -58,16 +59,16 @@ def health_of(channel: grpc.Channel, service: str = "") -> int:
 
 
 @contextmanager
-def busy(client: Client, turns: NDArray[np.int64]) -> Iterator[Any]:
+def busy(server: ServerProcess, client: Client, turns: NDArray[np.int64]) -> Iterator[Any]:
     """Have a long request under way on the server; give its future."""
+    assert client.ready()
+    before_s, pause = server.cpu_s(), threading.Event()
     with ThreadPoolExecutor(1) as pool:
         request = pool.submit(client.infer, "slow", {"turns": turns}, timeout_s=PROCESS_TIMEOUT_S)
-        # The model's lock serialises calls: a short one that cannot finish shows that the long one has begun.
-        while True:
-            try:
-                client.infer("slow", {"turns": np.array([1], np.int64)}, timeout_s=0.1)
-            except UnavailableError:
-                break
+        # Nothing else asks for so much of the processor: the model has begun.
+        while server.cpu_s() < before_s + 0.1:
+            assert not request.done()
+            pause.wait(0.01)
         yield request
 
 
@@ -171,7 +172,7 @@ def test_sigterm_drains_around_a_request_under_way_and_exits_0(tmp_path: Path) -
         health_states(server.address) as states,
     ):
         assert next(states) == SERVING
-        with busy(client, LONG_TURNS) as request:
+        with busy(server, client, LONG_TURNS) as request:
             server.terminate()
             assert next(states) == NOT_SERVING
             assert not request.done()
@@ -220,7 +221,7 @@ def test_work_that_outlasts_the_grace_is_cut_off_and_said(tmp_path: Path) -> Non
     with (
         server_process([slow_bundle(tmp_path)], "--grace-s", "0.2") as server,
         Client(server.address, timeout_s=30) as client,
-        busy(client, ENDLESS_TURNS) as request,
+        busy(server, client, ENDLESS_TURNS) as request,
     ):
         server.terminate()
         assert server.process.wait(PROCESS_TIMEOUT_S) == 1
@@ -245,12 +246,25 @@ def test_calls_over_the_limit_are_refused_and_not_queued_without_end(tmp_path: P
         assert client.live()
 
 
+def test_a_model_that_nobody_waits_for_does_not_hold_up_the_exit(tmp_path: Path) -> None:
+    with (
+        server_process([slow_bundle(tmp_path)]) as server,
+        Client(server.address, timeout_s=30) as client,
+        busy(server, client, ENDLESS_TURNS) as request,
+    ):
+        client.close()  # cancels the request; the runtime cannot be interrupted
+        with pytest.raises(UnavailableError):
+            request.result()
+        server.terminate()
+        assert server.process.wait(PROCESS_TIMEOUT_S) == 0
+
+
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with (
         server_process([slow_bundle(tmp_path)], "--grace-s", "3600") as server,
         Client(server.address, timeout_s=30) as client,
         health_states(server.address) as states,
-        busy(client, ENDLESS_TURNS) as request,
+        busy(server, client, ENDLESS_TURNS) as request,
     ):
         assert next(states) == SERVING
         server.terminate()

@@ -67,7 +67,8 @@ class Core:
         """
         served = self.repository.find(name, version)
         names = _checked_outputs(served, wanted)
-        outputs = served.model.run(feeds)
+        with self.work.compute():
+            outputs = served.model.run(feeds)
         return Inference(served, {output: outputs[output] for output in names})
 
 

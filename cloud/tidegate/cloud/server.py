@@ -117,6 +117,11 @@ class Server:
         """Inference requests and speech segments that a drain would wait for."""
         return self._work.under_way
 
+    @property
+    def computing(self) -> bool:
+        """Whether a model runs now; after `stop`, whether one was left running."""
+        return self._work.computing > 0
+
     def start(self) -> int:
         """Open the port, load and prove every model, then serve. Return the port.
 
@@ -143,8 +148,8 @@ class Server:
         """Drain and stop: health says NOT_SERVING, new work is refused, work under way finishes, the port closes.
 
         Args:
-            grace_s: work that takes longer is cut off: its caller gets UNAVAILABLE. A model that runs at that moment
-                cannot be interrupted, so it is left to itself and not freed.
+            grace_s: work that takes longer is cut off: its caller gets UNAVAILABLE. A model that runs at that moment,
+                or still runs for a caller that went away, cannot be interrupted: it is left to itself and not freed.
 
         Returns:
             Whether all work finished in time. Stopping again does nothing.
@@ -157,7 +162,7 @@ class Server:
             self._health.enter_graceful_shutdown()
         finished = self._work.wait_until_idle(grace_s)
         self._grpc_server.stop(max(0.0, min(CLOSE_GRACE_S, deadline - time.monotonic()))).wait()
-        self._close(free_models=finished)
+        self._close(free_models=self._work.wait_until_computed(CLOSE_GRACE_S))
         return finished
 
     def __enter__(self) -> Server:

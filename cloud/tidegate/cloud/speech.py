@@ -41,9 +41,12 @@ class SpeechServicer:
                 open_work.append(self._core.work.begin())
                 session.start(request.voice_activity.segment_id, request.voice_activity.sample_offset)
             else:
-                yield _response(session.end(request.voice_activity.segment_id, request.voice_activity.sample_offset))
+                with self._core.work.compute():
+                    answer = session.end(request.voice_activity.segment_id, request.voice_activity.sample_offset)
+                yield _response(answer)
                 _release_all(open_work)
-        last = session.finish()
+        with self._core.work.compute():
+            last = session.finish()
         if last is not None:
             yield _response(last)
 

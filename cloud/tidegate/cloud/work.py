@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tidegate.errors import ResourceError, UnavailableError
 
@@ -14,6 +15,7 @@ class Work:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._under_way = 0
+        self._computing = 0
         self._draining = False
 
     @property
@@ -25,6 +27,20 @@ class Work:
     def under_way(self) -> int:
         """Pieces of work begun and not released."""
         return self._under_way
+
+    @property
+    def computing(self) -> int:
+        """Threads inside a model now. A caller may be gone, which ends its work, while its model still runs."""
+        return self._computing
+
+    @contextmanager
+    def compute(self) -> Iterator[None]:
+        """Mark that this thread is inside a model during the block."""
+        self._count_computing(1)
+        try:
+            yield
+        finally:
+            self._count_computing(-1)
 
     def begin(self) -> Token:
         """Begin one piece of work; release the token when its answer is out.
@@ -47,6 +63,16 @@ class Work:
         """Wait until nothing is under way; return whether that came about in time."""
         with self._changed:
             return self._changed.wait_for(lambda: self._under_way == 0, timeout_s)
+
+    def wait_until_computed(self, timeout_s: float) -> bool:
+        """Wait until no thread is inside a model; return whether that came about in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._computing == 0, timeout_s)
+
+    def _count_computing(self, change: int) -> None:
+        with self._changed:
+            self._computing += change
+            self._changed.notify_all()
 
     def _end(self) -> None:
         with self._changed:

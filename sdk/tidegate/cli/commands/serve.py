@@ -70,9 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"listening on {server.address}", flush=True)
     stopping.wait()
     sys.stderr.write("draining\n")
-    if not server.stop(arguments.grace_s):
-        _leave(arguments.grace_s)
-    return 0
+    finished = server.stop(arguments.grace_s)
+    if not finished:
+        sys.stderr.write(f"tidegate: work was cut off after {arguments.grace_s:g} s\n  what to do: raise --grace-s\n")
+    code = 0 if finished else 1
+    if server.computing:
+        _leave(code)
+    return code
 
 
 def _signalled() -> threading.Event:
@@ -88,8 +92,8 @@ def _signalled() -> threading.Event:
     return stopping
 
 
-def _leave(grace_s: float) -> NoReturn:
-    """End the process although a model still runs: it cannot be interrupted, and a normal exit would wait for it."""
-    sys.stderr.write(f"tidegate: work was cut off after {grace_s:g} s\n  what to do: raise --grace-s\n")
+def _leave(code: int) -> NoReturn:
+    """End the process although a model runs: it cannot be interrupted, and a normal exit would wait for it."""
+    sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(code)
