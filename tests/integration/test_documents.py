@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
@@ -24,7 +25,7 @@ FENCE = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 LEFT_TO_OTHER_TESTS = ("make", "pip", "git", "cd", "python3", ".venv/bin/pip", "apt-get", "sudo", "source", ".")
 
 
-def blocks(language: str) -> list[object]:
+def blocks(language: str) -> list[ParameterSet]:
     found = []
     for document in DOCUMENTS:
         for number, match in enumerate(FENCE.finditer(document.read_text(encoding="utf-8")), 1):
