@@ -32,6 +32,7 @@ from tidegate.errors import (
 )
 from tidegate.release import in_cohort
 from tidegate.release.channel import Channel, utc_now
+from tidegate.release.disk import Disk
 from tidegate.release.keys import KeyRing, read_public_key
 from tidegate.release.lifetimes import ROLES, Lifetimes
 from tidegate.release.report import report
@@ -608,6 +609,67 @@ def test_a_file_that_the_system_refuses_to_write_leaves_the_channel_as_it_was(
     assert device.install("tiny", "stable", "onnx-fp32").offer.version == "1.0.0"
     channel.publish(big, track="stable", keys=keys)
     assert device.install("tiny", "stable", "onnx-fp32").offer.version == "1.1.0"
+
+
+class RecordingDisk(Disk):
+    """Does what it is told and keeps the order, as (operation, path)."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, Path]] = []
+        self._open: dict[int, Path] = {}
+
+    def create(self, path: Path, mode: int) -> int:
+        descriptor = super().create(path, mode)
+        self._open[descriptor] = path
+        return descriptor
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        self.done.append(("write", self._open[descriptor]))
+        return super().write(descriptor, data)
+
+    def sync(self, descriptor: int) -> None:
+        self.done.append(("sync", self._open[descriptor]))
+        super().sync(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self.done += [("from", source), ("rename over" if target.exists() else "rename", target)]
+        super().rename(source, target)
+
+    def sync_directory(self, path: Path) -> None:
+        self.done.append(("sync directory", path))
+        super().sync_directory(path)
+
+
+def test_every_byte_is_synced_before_it_has_a_name_and_every_name_before_the_timestamp(
+    tmp_path: Path, key_files: Path, keys: KeyRing
+) -> None:
+    disk = RecordingDisk()
+    channel = make_channel(tmp_path / "site", key_files, disk=disk)
+    channel.publish(bundle(tmp_path, "1.0.0"), track="beta", keys=keys)
+    channel.promote("tiny", source="beta", track="stable", keys=keys)
+    channel.withdraw("tiny", version="1.0.0", reason="test", keys=keys)
+    rotate(channel.path, "targets", keys, add=[read_public_key(key_files / "targets-2.pub")], disk=disk)
+    channel.refresh(keys)
+
+    synced: set[Path] = set()
+    unsynced_names: set[Path] = set()
+    named = 0
+    for what, path in disk.done:
+        if what == "write":
+            synced.discard(path)
+        elif what == "sync":
+            synced.add(path)
+        elif what == "from":
+            assert path in synced, path
+        elif what == "sync directory":
+            unsynced_names = {name for name in unsynced_names if name.parent != path}
+        else:
+            named += 1
+            assert what == "rename" or path.name == "timestamp.json", "nothing that has a name is written again"
+            assert path.name != "timestamp.json" or not unsynced_names
+            unsynced_names.add(path)
+    assert unsynced_names == set()
+    assert named > 25
 
 
 def real_bundle(directory: Path, version: str, *, expected: float) -> Path:
