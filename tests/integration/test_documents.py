@@ -58,17 +58,32 @@ def test_console_block_runs(session: str, directory: Path) -> None:
     commands = [line[2:] for line in session.splitlines() if line.startswith("$ ")]
     assert commands, "a console block has at least one `$` line"
     with ExitStack() as servers:
-        for command in commands:
-            program = shlex.split(command)[0]
-            if program in LEFT_TO_OTHER_TESTS:
-                continue
+        for command in together(commands):
             if command.startswith("tidegate serve"):
                 servers.enter_context(serving(command.removesuffix(" &"), directory))
                 continue
             done = subprocess.run(
-                ["bash", "-c", command], cwd=directory, env=environment(), capture_output=True, text=True, check=False
+                ["bash", "-e", "-c", command],
+                cwd=directory,
+                env=environment(),
+                capture_output=True,
+                text=True,
+                check=False,
             )
-            assert done.returncode == 0, f"$ {command}\n{done.stdout}\n{done.stderr}"
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def together(commands: list[str]) -> list[str]:
+    """Join what stands between servers into one shell script, so that a variable set in one line holds in the next."""
+    scripts: list[str] = []
+    for command in commands:
+        if shlex.split(command)[0] in LEFT_TO_OTHER_TESTS:
+            continue
+        if command.startswith("tidegate serve") or not scripts or scripts[-1].startswith("tidegate serve"):
+            scripts.append(command)
+        else:
+            scripts[-1] += f"\n{command}"
+    return scripts
 
 
 @contextmanager
