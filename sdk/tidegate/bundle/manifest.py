@@ -42,6 +42,20 @@ class Signature(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[TensorSpec, ...]
 
 
+class Parity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How near a variant comes to the reference variant on the evaluation data."""
+
+    reference: str
+    """id of the variant that it was held against"""
+    rows: int
+    maximum_error: float | None = None
+    """largest absolute difference over all outputs; null when no finite one exists"""
+    mean_error: float | None = None
+    """mean absolute difference over all elements of all outputs"""
+    agreement: float | None = None
+    """share of rows with the same decision, 0 to 1; null when the model decides nothing, as in regression"""
+
+
 class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model file for one backend and precision."""
 
@@ -62,6 +76,8 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """measured by the author, such as `accuracy`"""
     tensor_names: dict[str, str] = {}
     """the file's own name of an input or output, by its name in the signature, where the two differ"""
+    parity: Parity | None = None
+    """measured on the evaluation data at build"""
 
 
 class Asset(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +111,8 @@ class FrontEnd(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     frame_ms: float = 0.0
     hop_ms: float = 0.0
     mel_bands: int = 0
+    normalisation: str = ""
+    """in words, such as `per-window mean and variance of log mel`; empty when the graph does it or there is none"""
     notes: str = ""
 
 
@@ -135,6 +153,34 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rss_mb: float = 0.0
 
 
+class EvaluationData(msgspec.Struct, frozen=True, kw_only=True):
+    """What the recorded figures were measured on; the data itself does not travel."""
+
+    sha256: str
+    rows: int
+
+
+class CriterionResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One acceptance criterion as it was judged at build."""
+
+    name: str
+    metric: str
+    scope: str
+    """the rows it is about: `all`, `tag NAME`, `slice NAME=VALUE`"""
+    variant: str
+    demand: str
+    """the bound in words, such as `at least 0.9`"""
+    verdict: Literal["pass", "fail", "wait"]
+    """wait: not enough data to say"""
+    confidence: float
+    samples: int
+    estimate: float | None = None
+    lower: float | None = None
+    """one-sided bound at `confidence`; null when there is none"""
+    upper: float | None = None
+    reason: str = ""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The canonical record of one release."""
 
@@ -159,7 +205,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """in the author's order of preference"""
     golden: Golden | None = None
     assets: dict[str, Asset] = {}
+    reference_profile: Asset | None = None
+    """how the inputs and outputs of the evaluation data are distributed: what drift is measured against"""
     budgets: Budgets | None = None
+    evaluation: EvaluationData | None = None
+    """what parity, metrics and criteria were measured on"""
+    criteria: tuple[CriterionResult, ...] = ()
+    failing: bool = False
+    """built although a criterion or a tolerance failed; never for a device without somebody's decision"""
 
 
 def decode(raw: bytes, *, origin: str = "manifest.json") -> Manifest:

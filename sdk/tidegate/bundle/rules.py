@@ -35,6 +35,7 @@ def check(manifest: Manifest) -> list[str]:
         *_file_problems(manifest),
         *_golden_problems(manifest),
         *_setting_problems(manifest),
+        *_evaluation_problems(manifest),
     ]
 
 
@@ -91,8 +92,7 @@ def _label_problems(manifest: Manifest) -> Iterable[str]:
 def _file_problems(manifest: Manifest) -> Iterable[str]:
     """Check paths, digests and sizes; one file may serve two purposes if both state the same digest."""
     listed: list[Variant | Asset | Golden] = [*manifest.variants, *manifest.assets.values()]
-    if manifest.golden is not None:
-        listed.append(manifest.golden)
+    listed += [single for single in (manifest.golden, manifest.reference_profile) if single is not None]
     stated: dict[str, tuple[str, int]] = {}
     if "" in manifest.assets:
         yield "an asset has an empty name"
@@ -147,6 +147,37 @@ def _setting_problems(manifest: Manifest) -> Iterable[str]:
     for name, value, least in at_least:
         if not (math.isfinite(value) and value >= least):
             yield f"{name} is {value}; expected a finite number" + (f" of {least} or more" if least > -math.inf else "")
+
+
+def _evaluation_problems(manifest: Manifest) -> Iterable[str]:
+    known = {variant.id for variant in manifest.variants}
+    for variant in manifest.variants:
+        parity = variant.parity
+        if parity is None:
+            continue
+        where = f"variant {variant.id!r}: parity"
+        if parity.reference not in known:
+            yield f"{where} has reference {parity.reference!r}; expected one of {', '.join(sorted(known))}"
+        if parity.rows < 1:
+            yield f"{where} has {parity.rows} rows; expected 1 or more"
+        for name, value in (("maximum_error", parity.maximum_error), ("mean_error", parity.mean_error)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                yield f"{where} has {name} {value}; expected a finite number of 0 or more"
+        if parity.agreement is not None and not 0 <= parity.agreement <= 1:
+            yield f"{where} has agreement {parity.agreement}; expected a share, 0 to 1"
+    if manifest.evaluation is not None and not _SHA256.match(manifest.evaluation.sha256):
+        yield "evaluation.sha256 is not 64 lower-case hexadecimal digits"
+    for result in manifest.criteria:
+        if result.variant not in known:
+            yield (
+                f"criterion {result.name!r} names variant {result.variant!r}; "
+                f"expected one of {', '.join(sorted(known))}"
+            )
+        if not 0 < result.confidence < 1:
+            yield f"criterion {result.name!r} has confidence {result.confidence}; expected between 0 and 1"
+    failed = [result.name for result in manifest.criteria if result.verdict == "fail"]
+    if failed and not manifest.failing:
+        yield f"criterion {failed[0]!r} failed, but the release is not marked as failing"
 
 
 def _repeated(what: str, names: list[str]) -> Iterable[str]:
