@@ -17,6 +17,9 @@ from tests.models import make_contract_onnx, make_dense_onnx, make_onnx, tflite
 from tidegate.bundle import Bundle, digest, write_bundle
 from tidegate.bundle.arrays import pack_arrays, unpack_arrays
 from tidegate.cli.main import main
+from tidegate.convert.mirroring import read
+from tidegate.convert.mirrors.facts import facts_of
+from tidegate.convert.mirrors.tflite_file import original
 from tidegate.testing.backend_contract import BIAS, WEIGHTS
 
 BUILD_DENSE: list[str | Path] = ["build", "--model", "dense.onnx", "--model", tflite("dense"), "--name", "dense"]
@@ -219,7 +222,9 @@ def test_a_specification_with_everything(tidegate: Typed, spec: Path, tmp_path: 
         assert manifest.golden.tolerance_by_variant == {"onnx-fp32": 1e-4}
         assert manifest.signature.inputs[0].finite
         assert bundle.asset("catalogue") == (spec.parent / "catalogue.jsonl").read_bytes()
-        assert bundle.variant_bytes("tflite-fp32") == tflite("dense").read_bytes()
+        assert original(bundle.variant_bytes("tflite-fp32")) == tflite("dense").read_bytes()
+        for variant in manifest.variants:
+            assert read(variant, bundle.variant_bytes(variant.id)) == facts_of(manifest, variant)
     assert tidegate("verify", "words-2.1.0.tide")[0] == 0
     np.savez("in.npz", x=np.zeros((1, 64), np.float32))
     done = tidegate.json(
@@ -256,7 +261,7 @@ def test_a_specification_with_everything(tidegate: Typed, spec: Path, tmp_path: 
         ("catalogue.jsonl", "none.jsonl", 1, "asset 'catalogue': no file at"),
         ("labels.txt", "golden.npz", 2, "not UTF-8"),
         ("labels.txt", "catalogue.jsonl", 2, "there are 1 labels; expected 10"),
-        ("models/dense.tflite", "models/none.tflite", 1, "none.tflite cannot be read"),
+        ("models/dense.tflite", "models/none.tflite", 1, "variant 'tflite-fp32': no file at"),
         ("models/dense.tflite", "models/dense.bin", 2, "is neither .tflite nor .onnx"),
         ('"golden.npz"', '"labels.txt"', 1, "is not a readable .npz"),
         ("tolerance = 1e-5", "tolerance = -1", 2, "golden tolerance is -1"),

@@ -130,6 +130,11 @@ class Bundle:
         golden = self.manifest.golden
         return None if golden is None else GoldenFixture.from_npz(self.read(golden.file), origin=golden.file)
 
+    def reference_profile(self) -> bytes | None:
+        """Return the reference profile's file, digest-checked, or None when the release has none."""
+        profile = self.manifest.reference_profile
+        return None if profile is None else self.read(profile.file)
+
     def close(self) -> None:
         """Let go of the file; reading afterwards raises StateError. Closing twice does nothing."""
         self._tree.close()
@@ -181,9 +186,9 @@ def listed_files(manifest: Manifest) -> dict[str, ListedFile]:
     """Return every file that the manifest names, by path."""
     listed = {v.file: ListedFile(v.file, v.sha256, v.size_bytes) for v in manifest.variants}
     listed |= {a.file: ListedFile(a.file, a.sha256, a.size_bytes) for a in manifest.assets.values()}
-    if manifest.golden is not None:
-        golden = manifest.golden
-        listed[golden.file] = ListedFile(golden.file, golden.sha256, golden.size_bytes)
+    for single in (manifest.golden, manifest.reference_profile):
+        if single is not None:
+            listed[single.file] = ListedFile(single.file, single.sha256, single.size_bytes)
     return listed
 
 

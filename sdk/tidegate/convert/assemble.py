@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import msgspec
 from tidegate.bundle import Asset, Golden, GoldenFixture, Manifest, Signature, Variant, digest
 from tidegate.bundle.manifest import SCHEMA
 from tidegate.bundle.rules import check
+from tidegate.convert.mirroring import mirrored
 from tidegate.convert.precision import precision_of
 from tidegate.convert.spec import BuildSpec, VariantTable, backend_of, read_bytes
 from tidegate.errors import ConfigError
@@ -25,14 +27,26 @@ class Release:
     files: dict[str, bytes]
 
 
-def read_release(spec: BuildSpec, signature: Signature) -> Release:
-    """Return the release without its golden fixture.
+def read_release(
+    spec: BuildSpec,
+    signature: Signature,
+    models: Mapping[str, bytes],
+    note: Callable[[str], None] = lambda sentence: None,
+) -> Release:
+    """Return the release without its golden fixture, mirrors written.
+
+    Args:
+        spec: what the author says.
+        signature: of all variants.
+        models: content of the model file by variant id.
+        note: receives sentences that the author should see.
 
     Raises:
         ConfigError: the specification breaks a rule of the manifest.
         NotFoundError: a file that it names is not there.
+        BundleError: a model file cannot hold its mirror.
     """
-    variants = [_variant(spec, table) for table in spec.variant]
+    variants = [_variant(table, models[table.id]) for table in spec.variant]
     assets = {name: _asset(spec, name, file) for name, file in spec.assets.items()}
     table = spec.bundle
     manifest = Manifest(
@@ -53,7 +67,8 @@ def read_release(spec: BuildSpec, signature: Signature) -> Release:
         budgets=spec.budgets,
     )
     files = {variant.file: content for variant, content in variants}
-    return _checked(Release(manifest, files | {asset.file: content for asset, content in assets.values()}))
+    plain = _checked(Release(manifest, files | {asset.file: content for asset, content in assets.values()}))
+    return Release(*mirrored(plain.manifest, plain.files, note)) if table.mirrors else plain
 
 
 def with_golden(release: Release, golden: GoldenFixture, spec: BuildSpec) -> Release:
@@ -81,8 +96,7 @@ def _checked(release: Release) -> Release:
     return release
 
 
-def _variant(spec: BuildSpec, table: VariantTable) -> tuple[Variant, bytes]:
-    content = read_bytes(spec.directory / table.file, f"variant {table.id!r}")
+def _variant(table: VariantTable, content: bytes) -> tuple[Variant, bytes]:
     backend = backend_of(table)
     variant = Variant(
         id=table.id,

@@ -13,12 +13,17 @@ import msgspec
 from tidegate.bundle import Bundle, GoldenFixture, Manifest, Signature, TensorSpec, write_bundle
 from tidegate.convert.assemble import Release, read_release, with_golden
 from tidegate.convert.fixture import random_inputs
+from tidegate.convert.model_files import read_model
 from tidegate.convert.signatures import common_signature
 from tidegate.convert.spec import BuildSpec, backend_of, read_bytes
-from tidegate.errors import BundleError, ConfigError, DependencyError
+from tidegate.convert.tolerances import advice
+from tidegate.errors import BundleError, ConfigError, DependencyError, NotFoundError, ResourceError
 from tidegate.runtime import load
+from tidegate.runtime.backends import ModelFile, open_model
 from tidegate.runtime.renaming import renamed_signature
 from tidegate.runtime.verify import VariantReport, verify_bundle
+
+_SPACE = "check free space and permissions of its directory; building needs room for two bundles there"
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,13 @@ def build(spec: BuildSpec, out: Path, note: Callable[[str], None] = lambda sente
         ModelError: a runtime refuses a model.
         ResourceError: the disk refuses.
     """
-    signatures = _read_signatures(spec, note)
+    models = _read_models(spec)
+    signatures = _read_signatures(spec, models, note)
     signature = _with_input_rules(common_signature(signatures, note), spec)
-    bare = read_release(spec, signature)
-    golden = _golden_fixture(spec, bare, first_runnable=next(iter(signatures)))
+    bare = read_release(spec, signature, models, note)
+    golden = _golden_fixture(spec, bare, out, first_runnable=next(iter(signatures)))
     release = with_golden(bare, golden, spec)
-    reports = _verified(release)
+    reports = _verified(release, out, spec)
     write_bundle(release.manifest, release.files, out)
     return BuildResult(out, release.manifest, reports)
 
@@ -63,22 +69,34 @@ def default_output(spec: BuildSpec) -> Path:
     return Path(f"{spec.bundle.name}-{spec.bundle.version}.tide")
 
 
-def _read_signatures(spec: BuildSpec, note: Callable[[str], None]) -> dict[str, Signature]:
-    """Return the signature, under the bundle's names, of every variant whose runtime is installed."""
+def _read_models(spec: BuildSpec) -> dict[str, bytes]:
+    """Return the content of every variant's model file by its id."""
     if not spec.variant:
         raise ConfigError("there are no variants; expected at least one [[variant]]", fix="add the model files")
+    models: dict[str, bytes] = {}
+    for variant in spec.variant:
+        if variant.id in models:
+            raise ConfigError(f"variant id {variant.id!r} occurs twice", fix="give every variant its own id")
+        models[variant.id] = read_model(
+            spec.directory / variant.file, backend_of(variant), what=f"variant {variant.id!r}"
+        )
+    return models
+
+
+def _read_signatures(spec: BuildSpec, models: Mapping[str, bytes], note: Callable[[str], None]) -> dict[str, Signature]:
+    """Return the signature, under the bundle's names, of every variant whose runtime is installed."""
     found: dict[str, Signature] = {}
     missing: list[DependencyError] = []
     for variant in spec.variant:
-        if variant.id in found:
-            raise ConfigError(f"variant id {variant.id!r} occurs twice", fix="give every variant its own id")
+        origin = f"variant {variant.id!r} ({variant.file})"
         try:
-            with load(spec.directory / variant.file, backend=backend_of(variant)) as model:
-                origin = f"variant {variant.id!r} ({variant.file})"
-                found[variant.id] = renamed_signature(model.signature, variant.tensor_names, origin=origin)
+            opened = open_model(backend_of(variant), ModelFile(origin, content=models[variant.id]))
         except DependencyError as error:
             missing.append(error)
             note(f"variant {variant.id!r} is packed unchecked: {error.message}")
+            continue
+        found[variant.id] = renamed_signature(opened.signature, variant.tensor_names, origin=origin)
+        opened.close()
     if not found:
         raise missing[0]
     return found
@@ -99,7 +117,7 @@ def _with_input_rules(signature: Signature, spec: BuildSpec) -> Signature:
     return msgspec.structs.replace(signature, inputs=tuple(ruled(tensor) for tensor in signature.inputs))
 
 
-def _golden_fixture(spec: BuildSpec, bare: Release, first_runnable: str) -> GoldenFixture:
+def _golden_fixture(spec: BuildSpec, bare: Release, out: Path, first_runnable: str) -> GoldenFixture:
     """Return the author's fixture, or one of random inputs; missing outputs come from the first runnable variant."""
     signature = bare.manifest.signature
     if spec.golden.file:
@@ -111,7 +129,7 @@ def _golden_fixture(spec: BuildSpec, bare: Release, first_runnable: str) -> Gold
     _check_names("output", fixture.outputs, [tensor.name for tensor in signature.outputs], every=False)
     if fixture.outputs:
         return fixture
-    with _candidate(bare) as bundle, load(bundle, variant=first_runnable) as model:
+    with _candidate(bare, out) as bundle, load(bundle, variant=first_runnable) as model:
         return GoldenFixture(fixture.inputs, model.run(fixture.inputs))
 
 
@@ -126,24 +144,39 @@ def _check_names(side: str, found: Mapping[str, object], expected: list[str], *,
         )
 
 
-def _verified(release: Release) -> tuple[VariantReport, ...]:
+def _verified(release: Release, out: Path, spec: BuildSpec) -> tuple[VariantReport, ...]:
     """Hold every variant of the finished release against the fixture."""
-    with _candidate(release) as bundle:
+    with _candidate(release, out) as bundle:
         reports = tuple(verify_bundle(bundle))
     failed = [report for report in reports if report.status == "failed"]
     if failed:
         raise BundleError(
             "; ".join(f"variant {report.id!r} fails the golden fixture: {report.problem}" for report in failed),
-            fix="mend the variant, or state the tolerance that you accept: `tolerance` in the file, or --tolerance",
+            fix=advice(release.manifest, reports, generated=not spec.golden.file),
         )
     return reports
 
 
 @contextmanager
-def _candidate(release: Release) -> Iterator[Bundle]:
-    """Write a scratch bundle and open it: what is proven is what a reader will get."""
-    with tempfile.TemporaryDirectory(prefix="tidegate-build-") as scratch:
-        path = Path(scratch) / f"{release.manifest.name}.tide"
-        write_bundle(release.manifest, release.files, path)
+def _candidate(release: Release, out: Path) -> Iterator[Bundle]:
+    """Write a scratch bundle beside `out` and open it: what is proven is what a reader will get."""
+    with _scratch_directory(out) as scratch:
+        path = scratch / f"{release.manifest.name}.tide"
+        try:
+            write_bundle(release.manifest, release.files, path)
+        except ResourceError as error:
+            raise ResourceError(error.message.replace(str(path), str(out)), fix=_SPACE) from error
         with Bundle.open(path) as bundle:
             yield bundle
+
+
+@contextmanager
+def _scratch_directory(out: Path) -> Iterator[Path]:
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix=".tidegate-build-", dir=out.parent, ignore_cleanup_errors=True)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFoundError(f"{out.parent} is not a directory", fix="make the directory first") from error
+    except OSError as error:
+        raise ResourceError(f"{out} could not be written: {error.strerror or error}", fix=_SPACE) from error
+    with scratch as name:
+        yield Path(name)

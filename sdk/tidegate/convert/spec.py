@@ -32,6 +32,8 @@ class BundleTable(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     labels_file: str = ""
     """a text file with one label a line, instead of `labels`"""
+    mirrors: bool = True
+    """write the manifest's facts into every model file too, where other tools look for them"""
 
 
 class VariantTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +110,12 @@ def read_spec(path: Path) -> BuildSpec:
 
 
 def spec_for_models(
-    models: Mapping[str, Path], *, name: str, version: str, tolerance: float = DEFAULT_TOLERANCE
+    models: Mapping[str, Path],
+    *,
+    name: str,
+    version: str,
+    tolerance: float = DEFAULT_TOLERANCE,
+    tolerances: Mapping[str, float] | None = None,
 ) -> BuildSpec:
     """Return the specification of a bundle that holds nothing but bare model files.
 
@@ -117,10 +124,20 @@ def spec_for_models(
         name: of the bundle.
         version: semantic version.
         tolerance: by which the variants may differ on the generated fixture.
+        tolerances: exceptions by variant id.
+
+    Raises:
+        ConfigError: an exception is for a variant that is not there.
     """
+    exceptions = dict(tolerances or {})
+    for id in exceptions:
+        if id not in models:
+            raise ConfigError(
+                f"--tolerance is given for variant {id!r}; the variants are {', '.join(models)}", fix="name one of them"
+            )
     return BuildSpec(
         bundle=BundleTable(name=name, version=version),
-        variant=tuple(VariantTable(id=id, file=str(path)) for id, path in models.items()),
+        variant=tuple(VariantTable(id=id, file=str(path), tolerance=exceptions.get(id)) for id, path in models.items()),
         golden=GoldenTable(tolerance=tolerance),
     )
 
@@ -143,6 +160,11 @@ def backend_of(variant: VariantTable) -> BackendName:
 def read_bytes(path: Path, what: str, *, fix: str = "check the path; it starts at the specification") -> bytes:
     """Return the content of a file that the author named.
 
+    Args:
+        path: where it is.
+        what: how messages call it.
+        fix: what to do when it is not there.
+
     Raises:
         NotFoundError: it is not there, or is a directory.
         ResourceError: the system refuses.
@@ -150,9 +172,7 @@ def read_bytes(path: Path, what: str, *, fix: str = "check the path; it starts a
     try:
         return path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise NotFoundError(
-            f"{what}: no file at {path}", fix="check the path; it starts at the specification"
-        ) from error
+        raise NotFoundError(f"{what}: no file at {path}", fix=fix) from error
     except OSError as error:
         raise ResourceError(f"{what}: {path} could not be read: {error.strerror}", fix="check permissions") from error
 

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import msgspec
+
 from tidegate.cli.printing import print_json, print_table
 from tidegate.cli.reports import HEADER, report_json, report_row
 from tidegate.convert.build import BuildResult, build, default_output
@@ -19,7 +21,7 @@ random inputs, and its outputs come from the first model."""
 
 EXAMPLE = """tidegate build SPEC.toml -o voice-commands.tide
 tidegate build --model mlp.onnx --model mlp.tflite --name mlp --version 1.0.0 -o mlp.tide
-tidegate build --model onnx-int8=small.onnx --name mlp --version 1.0.0"""
+tidegate build --model fp32=mlp.onnx --model int8=small.onnx --tolerance int8=0.1 --name mlp --version 1.0.0"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +34,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", help="semantic version, with --model")
     parser.add_argument(
         "--tolerance",
-        type=float,
-        help=f"largest absolute difference between --model files (default {DEFAULT_TOLERANCE:g})",
+        action="append",
+        default=[],
+        metavar="[ID=]NUMBER",
+        help=f"largest absolute difference between --model files (default {DEFAULT_TOLERANCE:g}), or of one of them; "
+        "may repeat",
     )
+    parser.add_argument("--no-mirrors", action="store_true", help="leave --model files byte for byte as they are")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT.tide", help="default: NAME-VERSION.tide here")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -51,9 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _spec(arguments: argparse.Namespace) -> BuildSpec:
-    bare = {"--name": arguments.name, "--version": arguments.version, "--tolerance": arguments.tolerance}
+    bare = {"--name": arguments.name, "--version": arguments.version}
     if arguments.spec is not None:
-        given = [name for name, value in {"--model": arguments.model or None, **bare}.items() if value is not None]
+        only_bare = {"--model": arguments.model, "--tolerance": arguments.tolerance, **bare}
+        given = [name for name, value in {**only_bare, "--no-mirrors": arguments.no_mirrors}.items() if value]
         if given:
             raise ConfigError(
                 f"{arguments.spec} and {given[0]} were both given",
@@ -67,12 +74,29 @@ def _spec(arguments: argparse.Namespace) -> BuildSpec:
     missing = [name for name in ("--name", "--version") if not bare[name]]
     if missing:
         raise ConfigError(f"--model needs {' and '.join(missing)} too", fix="add them, such as --version 1.0.0")
-    return spec_for_models(
+    tolerances = _tolerances(arguments.tolerance)
+    spec = spec_for_models(
         variant_ids(arguments.model),
         name=arguments.name,
         version=arguments.version,
-        tolerance=DEFAULT_TOLERANCE if arguments.tolerance is None else arguments.tolerance,
+        tolerance=tolerances.pop("", DEFAULT_TOLERANCE),
+        tolerances=tolerances,
     )
+    return msgspec.structs.replace(spec, bundle=msgspec.structs.replace(spec.bundle, mirrors=not arguments.no_mirrors))
+
+
+def _tolerances(words: list[str]) -> dict[str, float]:
+    """Return the number of each `NUMBER` or `ID=NUMBER` by its id, "" where there is none."""
+    found: dict[str, float] = {}
+    for word in words:
+        id, _, number = word.rpartition("=")
+        try:
+            found[id] = float(number)
+        except ValueError as error:
+            raise ConfigError(
+                f"--tolerance {word!r} is no number and no ID=NUMBER", fix="give such as --tolerance tflite-int8=0.1"
+            ) from error
+    return found
 
 
 def _note(sentence: str) -> None:

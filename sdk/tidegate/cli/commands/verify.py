@@ -8,6 +8,7 @@ from pathlib import Path
 from tidegate.bundle import Bundle
 from tidegate.cli.printing import Progress, print_json, print_table
 from tidegate.cli.reports import HEADER, report_json, report_row
+from tidegate.errors import BundleError
 from tidegate.runtime.verify import VariantReport, verify_bundle
 
 DESCRIPTION = """Check a bundle: its layout and manifest, the SHA-256 of every file, and the golden fixture on every
@@ -26,6 +27,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the files, then the variants; print; say whether all is well."""
+    try:
+        return _verify(arguments)
+    except BundleError as error:
+        if arguments.json:
+            print_json(_refusal(arguments.bundle, error))
+        raise
+
+
+def _verify(arguments: argparse.Namespace) -> int:
     with Bundle.open(arguments.bundle) as bundle:
         bundle.verify_files()
         bar = Progress("verifying", len(bundle.manifest.variants))
@@ -39,6 +49,19 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             _print(bundle, reports, ok)
     return 0 if ok else 1
+
+
+def _refusal(path: Path, error: BundleError) -> dict[str, object]:
+    """Return the answer about a bundle that cannot be opened, or whose files are not what it promises."""
+    return {
+        "bundle": str(path),
+        "ok": False,
+        "problem": error.message,
+        "kind": type(error).__name__,
+        "what_to_do": error.fix or "",
+        "files": [],
+        "variants": [],
+    }
 
 
 def _all_well(reports: list[VariantReport]) -> bool:
@@ -71,6 +94,7 @@ def _as_json(bundle: Bundle, reports: list[VariantReport], ok: bool) -> dict[str
         "name": bundle.manifest.name,
         "version": bundle.manifest.version,
         "ok": ok,
+        "problem": "" if ok else _verdict(reports, ok),
         "files": [{"file": file.path, "sha256": file.sha256, "size_bytes": file.size_bytes} for file in bundle.files],
         "variants": [report_json(report) for report in reports],
     }

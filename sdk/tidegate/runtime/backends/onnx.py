@@ -20,6 +20,7 @@ from tidegate.bundle.manifest import Signature, TensorSpec
 from tidegate.errors import DependencyError, InputError, ModelError
 from tidegate.runtime.backends.output_shapes import output_shapes
 from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, Single, one_line, run_once
+from tidegate.runtime.onnx_file import external_tensors
 
 PROVIDER = "CPUExecutionProvider"
 
@@ -63,6 +64,8 @@ def open_model(file: ModelFile) -> OnnxBackend:
         ModelError: it refuses the model, or a tensor has a type that numpy cannot hold.
     """
     onnxruntime = _import()
+    if file.content is not None:
+        _refuse_external_data(file.origin, file.content)
     source = file.content if file.path is None else str(file.path)
     try:
         session = onnxruntime.InferenceSession(source, _options(onnxruntime, file), providers=[PROVIDER])
@@ -224,6 +227,20 @@ def _import() -> Any:
             fix='pip install "tidegate[onnx]"',
         ) from error
     return onnxruntime
+
+
+def _refuse_external_data(origin: str, content: bytes) -> None:
+    """Refuse bytes that refer to a file: there is no folder for it to lie in, and no digest that covers it."""
+    try:
+        outside = external_tensors(content)
+    except IndexError:  # damaged: the runtime says so in better words
+        return
+    if outside:
+        raise ModelError(
+            f"{origin}: tensor {outside[0].tensor!r} keeps its data in another file, {outside[0].location!r}; "
+            "expected a model that holds all its weights",
+            fix="rebuild the bundle with `tidegate build`, which takes the weights in",
+        )
 
 
 def _options(onnxruntime: Any, file: ModelFile) -> Any:
