@@ -16,11 +16,13 @@ from typing import Any
 import frontend
 import numpy as np
 from numpy.typing import NDArray
+from words import LABELS, UNKNOWN
 
 NAME = "voice-commands"
 CLOUD_NAME = "voice-commands-cloud"
 OPSET = 17
 CALIBRATION_WINDOWS = 300
+UNKNOWN_SHIFT_NEPER = 1.2
 # Keras puts the name of the model in front of every tensor of the network part;
 # the layer "normalise" still belongs to the front end.
 NETWORK_SCOPE = "^(?!.*normalise).*functional"
@@ -39,11 +41,10 @@ VARIANT_FILES: dict[str, str] = {
 def convert_all(work: Path, out: Path) -> None:
     """Write every variant of both networks, the labels and the golden windows to ``out``."""
     from evaluate import calibration_windows
-    from words import LABELS
 
     out.mkdir(parents=True, exist_ok=True)
     windows = calibration_windows(work, CALIBRATION_WINDOWS)
-    small, cloud = load_network(work / "small.keras"), load_network(work / "cloud.keras")
+    small, cloud = (favour_commands(load_network(work / f"{n}.keras")) for n in ("small", "cloud"))
     saved = save_with_frontend(small, work / "saved-small")
     to_tflite(saved, out / VARIANT_FILES["tflite-fp32"])
     to_tflite_int8(out / VARIANT_FILES["tflite-fp32"], out / VARIANT_FILES["tflite-int8"], windows)
@@ -63,6 +64,19 @@ def load_network(path: Path) -> Any:
     trained = keras.models.load_model(path, compile=False)
     model.set_weights(trained.get_weights())
     return model
+
+
+def favour_commands(network_model: Any, shift_neper: float = UNKNOWN_SHIFT_NEPER) -> Any:
+    """Lower the logit of ``unknown``: correct the prior from training to use.
+
+    Every second training window is ``unknown``; behind a gate, in front of a
+    device that waits for commands, far fewer are.
+    """
+    layer = network_model.get_layer("probabilities")
+    kernel, bias = layer.get_weights()
+    bias[LABELS.index(UNKNOWN)] -= shift_neper
+    layer.set_weights([kernel, bias])
+    return network_model
 
 
 def serving_function(network_model: Any) -> Any:
@@ -161,16 +175,29 @@ def to_onnx(network_model: Any, path: Path) -> None:
 
 
 def plain_names(model: Any) -> Any:
-    """Name input and output of an ONNX model as the signature does, and free the batch."""
+    """Name input and output of an ONNX model as the signature does, and free the batch.
+
+    Tensors in between lose the prefixes of the tools, which take kilobytes.
+    """
     renames = {model.graph.input[0].name: "audio", model.graph.output[0].name: "probabilities"}
     for node in model.graph.node:
-        node.input[:] = [renames.get(name, name) for name in node.input]
-        node.output[:] = [renames.get(name, name) for name in node.output]
+        node.name = short(node.name)
+        node.input[:] = [renames.get(name, short(name)) for name in node.input]
+        node.output[:] = [renames.get(name, short(name)) for name in node.output]
+    for constant in model.graph.initializer:
+        constant.name = short(constant.name)
     for value in (model.graph.input[0], model.graph.output[0]):
         value.name = renames[value.name]
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del model.graph.value_info[:]
     return model
+
+
+def short(name: str) -> str:
+    """Return a tensor or node name without the prefixes of Keras and TensorFlow."""
+    for prefix in ("StatefulPartitionedCall/", "PartitionedCall/", "functional_1/", "functional/"):
+        name = name.replace(prefix, "")
+    return name
 
 
 def to_onnx_int8(float_path: Path, path: Path, windows: Float, work: Path) -> None:

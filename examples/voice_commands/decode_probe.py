@@ -14,7 +14,7 @@ from typing import Any
 
 import augment
 import numpy as np
-from noises import random_noise
+from conditions import Condition
 from numpy.typing import NDArray
 from synthesise import read_voice
 from timelines import label_of
@@ -27,7 +27,7 @@ from tidegate.speech.decoder import decode, windows
 SEED = 99
 # The other variants differ from these by less than the width of the test.
 PROBED = ("onnx-fp32", "tflite-int8", "cloud-onnx-fp32")
-TAKES_PER_VOICE = 66
+TAKES_PER_VOICE = 60
 PRE_ROLL_SAMPLES = 4_800
 HANGOVER_SAMPLES = 7_200
 BATCH = 32
@@ -46,7 +46,7 @@ class Segment:
     """The truth, in order; empty if only unknown words were said."""
 
 
-def make_segments(work: Path, voices: Sequence[Voice], snr_db: float | None, repeats: int) -> list[Segment]:
+def make_segments(work: Path, voices: Sequence[Voice], noise: Condition, repeats: int) -> list[Segment]:
     """Return segments of the test utterances, one in five with two utterances."""
     rng = np.random.default_rng(SEED)
     segments = []
@@ -56,20 +56,18 @@ def make_segments(work: Path, voices: Sequence[Voice], snr_db: float | None, rep
             chosen = [takes[index]]
             if rng.random() < 0.2:
                 chosen.append(takes[int(rng.integers(len(takes)))])
-            segments.append(make_segment(chosen, snr_db, rng))
+            segments.append(make_segment(chosen, noise, rng))
     return segments
 
 
-def make_segment(utterances: Sequence[tuple[str, Float]], snr_db: float | None, rng: np.random.Generator) -> Segment:
+def make_segment(utterances: Sequence[tuple[str, Float]], noise: Condition, rng: np.random.Generator) -> Segment:
     """Join utterances with pre-roll, gaps and hang-over; add noise; set a level of -25..0 dB."""
     parts = [np.zeros(PRE_ROLL_SAMPLES, np.float32)]
     for _, audio in utterances:
         parts += [audio, np.zeros(int(rng.uniform(0.15, 0.4) * 16_000), np.float32)]
     parts[-1] = np.zeros(HANGOVER_SAMPLES, np.float32)
     audio = np.concatenate(parts)
-    if snr_db is not None:
-        speech_rms = augment.level_rms(np.concatenate([u[1] for u in utterances]))
-        audio = augment.mix_at_snr(audio, random_noise(audio.size, rng), snr_db, speech_rms)
+    audio = noise.add_to(audio, augment.level_rms(np.concatenate([u[1] for u in utterances])), rng)
     audio = audio / max(float(np.abs(audio).max()), 1.0)
     labels = [label_of(text) for text, _ in utterances]
     gained = augment.apply_gain(audio, float(rng.uniform(-25, 0)))
@@ -120,14 +118,12 @@ def score(segments: Sequence[Segment], probabilities: Sequence[Float], settings:
     }
 
 
-def probe(
-    work: Path, predictors: dict[str, Predict], conditions: dict[str, float | None], repeats: int
-) -> dict[str, Any]:
+def probe(work: Path, predictors: dict[str, Predict], conditions: dict[str, Condition], repeats: int) -> dict[str, Any]:
     """Search the settings on the float32 small model, then score three variants with them."""
     sets = {
-        (group, condition): make_segments(work, voices, snr_db, repeats if len(voices) < 5 else 1)
+        (group, condition): make_segments(work, voices, noise, repeats if len(voices) < 5 else 1)
         for group, voices in test_groups().items()
-        for condition, snr_db in conditions.items()
+        for condition, noise in conditions.items()
     }
     base = DecoderSettings(kind="keywords")
     reference = {

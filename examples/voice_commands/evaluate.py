@@ -16,6 +16,7 @@ from typing import Any
 import augment
 import decode_probe
 import numpy as np
+from conditions import CONDITIONS, Condition
 from convert import VARIANT_FILES
 from noises import random_noise
 from numpy.typing import NDArray
@@ -27,7 +28,6 @@ from words import LABELS, SILENCE, UNKNOWN
 
 SEED = 77
 WINDOW_SAMPLES = 16_000
-CONDITIONS_DB: dict[str, float | None] = {"quiet": None, "20 dB": 20.0, "10 dB": 10.0, "5 dB": 5.0}
 
 Float = NDArray[np.float32]
 Predict = Callable[[Float], Float]
@@ -56,7 +56,7 @@ def evaluate_all(work: Path, out: Path, repeats: int = 2) -> None:
         "windows": score_windows(work, predictors, repeats),
         "negatives": score_negatives(predictors),
         "golden": write_golden(work, out, predictors),
-        "segments": decode_probe.probe(work, predictors, CONDITIONS_DB, repeats),
+        "segments": decode_probe.probe(work, predictors, CONDITIONS, repeats),
     }
     (out / "report.json").write_text(json.dumps(facts, indent=1) + "\n")
     write_report(facts, out / "REPORT.md")
@@ -97,7 +97,7 @@ def latency_ms(predict: Predict, calls: int = 100) -> float:
     return round(float(np.median(times[20:])) * 1000, 3)
 
 
-def one_window(speech: Float, snr_db: float | None, rng: np.random.Generator) -> Float:
+def one_window(speech: Float, noise: Condition, rng: np.random.Generator) -> Float:
     """Place an utterance whole at a random position, add noise, set a level of -25..0 dB."""
     audio = np.zeros(WINDOW_SAMPLES, np.float32)
     if speech.size > WINDOW_SAMPLES:
@@ -105,22 +105,20 @@ def one_window(speech: Float, snr_db: float | None, rng: np.random.Generator) ->
         speech = speech[cut : cut + WINDOW_SAMPLES]
     start = int(rng.integers(0, WINDOW_SAMPLES - speech.size + 1))
     audio[start : start + speech.size] = speech
-    if snr_db is not None:
-        noise = random_noise(WINDOW_SAMPLES, rng)
-        audio = augment.mix_at_snr(audio, noise, snr_db, augment.level_rms(speech))
+    audio = noise.add_to(audio, augment.level_rms(speech), rng)
     peak = float(np.abs(audio).max())
     return augment.apply_gain(audio / max(peak, 1.0), float(rng.uniform(-25, 0)))
 
 
 def windows_of_voices(
-    work: Path, voices: tuple[Voice, ...], snr_db: float | None, repeats: int, seed: int = SEED
+    work: Path, voices: tuple[Voice, ...], noise: Condition, repeats: int, seed: int = SEED
 ) -> LabelledWindows:
     """Return the windows of a group of voices in one condition."""
     rng = np.random.default_rng(seed)
     audio, labels, names = [], [], []
     for voice in voices:
         for text, speech in read_voice(work / "speech" / "test" / f"{voice.key}.npz") * repeats:
-            audio.append(one_window(speech, snr_db, rng))
+            audio.append(one_window(speech, noise, rng))
             labels.append(LABELS.index(label_of(text)))
             names.append(voice.key)
     return LabelledWindows(np.stack(audio), np.array(labels), names)
@@ -137,7 +135,7 @@ def calibration_windows(work: Path, count: int) -> Float:
             takes = read_voice(paths[int(rng.integers(len(paths)))])
         _, speech = takes[int(rng.integers(len(takes)))]
         snr_db = None if index % 3 == 0 else float(rng.uniform(0, 25))
-        windows.append(one_window(speech, snr_db, rng))
+        windows.append(one_window(speech, Condition(snr_db), rng))
     for index in range(0, count, 25):
         windows[index] = random_noise(WINDOW_SAMPLES, rng) * np.float32(0.05 if index else 0)
     return np.stack(windows)
@@ -147,8 +145,8 @@ def score_windows(work: Path, predictors: dict[str, Predict], repeats: int) -> d
     """Return accuracy by variant, group and condition, by voice, and per-word recall."""
     result: dict[str, Any] = {"by_group": {}, "by_voice": {}, "by_word": {}}
     for group, voices in test_groups().items():
-        for condition, snr_db in CONDITIONS_DB.items():
-            windows = windows_of_voices(work, voices, snr_db, repeats)
+        for condition, noise in CONDITIONS.items():
+            windows = windows_of_voices(work, voices, noise, repeats)
             for variant, predict in predictors.items():
                 best = predict_all(predict, windows.audio).argmax(axis=1)
                 right = best == windows.labels
@@ -194,9 +192,9 @@ def write_golden(work: Path, out: Path, predictors: dict[str, Predict]) -> dict[
     network: ``probabilities_cloud``).
     """
     group = test_groups()["held-out flite"]
-    windows = windows_of_voices(work, group, None, 1, SEED + 3)
-    noisy = windows_of_voices(work, group, 15.0, 1, SEED + 3)
-    rows = [windows.audio[0], noisy.audio[30], windows.audio[-1], np.zeros(WINDOW_SAMPLES)]
+    windows = windows_of_voices(work, group, Condition(None), 1, SEED + 3)
+    noisy = windows_of_voices(work, group, Condition(15.0), 1, SEED + 3)
+    rows = [windows.audio[0], noisy.audio[len(noisy.audio) // 3], windows.audio[-1], np.zeros(WINDOW_SAMPLES)]
     audio = (np.round(np.stack(rows) * 32768) / 32768).astype(np.float32)
     expected, cloud = predictors["onnx-fp32"](audio), predictors["cloud-onnx-fp32"](audio)
     np.savez_compressed(out / "golden.npz", audio=audio, probabilities=expected, probabilities_cloud=cloud)

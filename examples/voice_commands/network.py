@@ -48,30 +48,35 @@ def build_network(size: NetworkSize) -> Any:
         def call(self, log_mel: Any) -> Any:
             return frontend.graph_normalise(log_mel)
 
-    def unit(x: Any, kernel: tuple[int, int], channels: int, strides: Any = 1, skip: bool = False) -> Any:
-        y = layers.DepthwiseConv2D(kernel, strides=strides, padding="same", use_bias=False)(x)
-        y = layers.BatchNormalization()(y)
-        y = layers.Conv2D(channels, 1, use_bias=False)(y)
-        y = layers.BatchNormalization()(y)
+    def batch_norm(x: Any, name: str) -> Any:
+        return layers.BatchNormalization(name=f"{name}_norm")(x)
+
+    def unit(x: Any, name: str, kernel: tuple[int, int], channels: int, strides: Any = 1, skip: bool = False) -> Any:
+        deep = f"{name}_depthwise"
+        y = layers.DepthwiseConv2D(kernel, strides=strides, padding="same", use_bias=False, name=deep)(x)
+        y = batch_norm(y, deep)
+        y = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_pointwise")(y)
+        y = batch_norm(y, f"{name}_pointwise")
         if skip:
             y = layers.Add()([x, y])
         return layers.ReLU()(y)
 
     log_mel = keras.Input((frontend.FRAMES, frontend.MEL_BANDS), name="log_mel")
     x = Normalise(name="normalise")(log_mel)
-    x = layers.Conv2D(size.stem, (5, 5), strides=(2, 2), padding="same", use_bias=False)(x)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
-    x = unit(x, (3, 3), size.middle, strides=(2, 2))
-    for _ in range(size.middle_blocks):
-        x = unit(x, (5, 3), size.middle, skip=True)
-    x = layers.DepthwiseConv2D((1, 10), padding="valid", depth_multiplier=2, use_bias=False)(x)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
-    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(size.late, 1, use_bias=False)(x)))
-    for _ in range(size.late_blocks):
-        x = unit(x, (9, 1), size.late, skip=True)
+    x = layers.Conv2D(size.stem, (5, 5), strides=(2, 2), padding="same", use_bias=False, name="stem")(x)
+    x = layers.ReLU()(batch_norm(x, "stem"))
+    x = unit(x, "shrink", (3, 3), size.middle, strides=(2, 2))
+    for block in range(size.middle_blocks):
+        x = unit(x, f"middle{block}", (5, 3), size.middle, skip=True)
+    x = layers.DepthwiseConv2D((1, 10), depth_multiplier=2, use_bias=False, name="fold")(x)
+    x = layers.ReLU()(batch_norm(x, "fold"))
+    x = layers.Conv2D(size.late, 1, use_bias=False, name="project")(x)
+    x = layers.ReLU()(batch_norm(x, "project"))
+    for block in range(size.late_blocks):
+        x = unit(x, f"late{block}", (9, 1), size.late, skip=True)
     steps = x.shape[1]
     flat = layers.Reshape((size.late,))
-    placed = flat(layers.DepthwiseConv2D((steps, 1), padding="valid")(x))
+    placed = flat(layers.DepthwiseConv2D((steps, 1), padding="valid", name="place")(x))
     mean = flat(layers.AveragePooling2D((steps, 1))(x))
     peak = flat(layers.MaxPooling2D((steps, 1))(x))
     x = layers.Dropout(0.15)(layers.Concatenate()([placed, mean, peak]))

@@ -83,21 +83,16 @@ def any_colour(samples: int, rng: Rng) -> Float:
     return coloured(samples, float(rng.choice([0.0, 1.0, 2.0, rng.uniform(0, 2)])), rng)
 
 
-NOISES: tuple[Callable[[int, Rng], Float], ...] = (
-    any_colour,
-    any_colour,
-    any_colour,
-    hum,
-    clicks,
-    tones,
-    car,
-    gusts,
-)
+Noise = Callable[[int, Rng], Float]
+
+STEADY: tuple[Noise, ...] = (any_colour, any_colour, any_colour, hum, car, gusts)
+EVENTS: tuple[Noise, ...] = (clicks, tones)
+NOISES: tuple[Noise, ...] = STEADY + EVENTS
 
 
-def random_noise(samples: int, rng: Rng) -> Float:
+def random_noise(samples: int, rng: Rng, kinds: tuple[Noise, ...] = NOISES) -> Float:
     """Return one of the noises, with unit RMS."""
-    return NOISES[int(rng.integers(len(NOISES)))](samples, rng)
+    return kinds[int(rng.integers(len(kinds)))](samples, rng)
 
 
 def _unit(wave: NDArray[np.float64] | Float) -> Float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-CONDITIONS = ("quiet", "20 dB", "10 dB", "5 dB")
+CONDITIONS = ("quiet", "20 dB", "10 dB", "5 dB", "10 dB events")
 
 
 def write_report(facts: dict[str, Any], path: Path) -> None:
@@ -23,7 +23,8 @@ def write_report(facts: dict[str, Any], path: Path) -> None:
         "## Single windows",
         "Share of command windows with the right label (and, in brackets, of windows with other "
         "words that gave no command). The word is whole, anywhere in the window; "
-        "levels from -25 to 0 dB; eight kinds of noise.",
+        "levels from -25 to 0 dB. Noise: white to brown, hum, car, gusts; `events`: knocks, clicks and "
+        "music-like tones, whose peaks are far louder than the speech.",
         *(_groups(facts, variant) for variant in facts["files"]),
         "## Single windows by voice (commands, onnx-fp32 / tflite-int8)",
         _voices(facts),
@@ -56,10 +57,7 @@ def _files(facts: dict[str, Any]) -> str:
     total = sum(facts["files"].values()) / 1000
     training = [
         f"{name}: {t['parameters']} parameters; "
-        + ", then ".join(
-            f"{c['epochs']} epochs of {c['windows']} windows in {c['training_s']} s"
-            for c in t["cycles"]
-        )
+        + ", then ".join(f"{c['epochs']} epochs of {c['windows']} windows in {c['training_s']} s" for c in t["cycles"])
         + "."
         for name, t in facts["training"].items()
     ]

@@ -21,6 +21,7 @@ import network
 import numpy as np
 from numpy.typing import NDArray
 from spectral import perturb
+from widen import widen
 from words import LABELS, UNKNOWN
 
 HERE = Path(__file__).parent
@@ -28,7 +29,7 @@ SEED = 2_026
 BATCH = 128
 # Half of all windows are `unknown`; at full weight a voice unlike all training
 # voices would end up there whatever it says.
-UNKNOWN_DISCOUNT = 0.5
+UNKNOWN_DISCOUNT = 0.65
 
 Float = NDArray[np.float32]
 
@@ -49,7 +50,7 @@ class Plan:
     """The same for the cloud network."""
 
 
-FULL = Plan(speech_scale=1.0, shards=20, timelines_per_shard=1_500, epochs_small=(2, 4), epochs_cloud=(3,))
+FULL = Plan(speech_scale=1.0, shards=20, timelines_per_shard=1_500, epochs_small=(2, 2, 1), epochs_cloud=(1,))
 QUICK = Plan(speech_scale=0.05, shards=2, timelines_per_shard=100, epochs_small=(1,), epochs_cloud=(1,))
 
 
@@ -61,7 +62,7 @@ def main() -> None:
     speak_words(work, plan)
     make_windows(work, plan)
     fit_network(work, "small", network.SMALL, plan.shards, plan.epochs_small)
-    fit_network(work, "cloud", network.CLOUD, plan.shards, plan.epochs_cloud)
+    fit_network(work, "cloud", network.CLOUD, plan.shards, plan.epochs_cloud, start="small")
     convert_models(work, out)
     measure_models(work, out, quick=arguments.quick)
 
@@ -90,26 +91,30 @@ def make_windows(work: Path, plan: Plan) -> None:
 
 
 def fit_network(
-    work: Path, name: str, size: network.NetworkSize, shards: int, cycles: tuple[int, ...]
+    work: Path, name: str, size: network.NetworkSize, shards: int, cycles: tuple[int, ...], start: str = ""
 ) -> None:
     """Step 3: train one network in cosine cycles and keep it as ``WORK/NAME.keras``.
 
     Each cycle starts from the weights of the one before (warm restarts, after
-    Loshchilov and Hutter, 2017) and leaves ``WORK/NAME-CYCLE.keras``.
+    Loshchilov and Hutter, 2017) and leaves ``WORK/NAME-CYCLE.keras``.  The first
+    starts from the trained network ``start`` (see :mod:`widen`), if one is named.
     """
     if (work / f"{name}.keras").exists():
         return
     import keras
+    from convert import load_network
     from dataset import read_windows
 
     keras.utils.set_random_seed(SEED)
     batches = batches_of(*read_windows(work, shards))
     model = network.build_network(size)
+    if start:
+        widen(load_network(work / f"{start}.keras"), model)
     facts: dict[str, Any] = {"parameters": int(model.count_params()), "cycles": []}
     for cycle, epochs in enumerate(cycles):
         path = work / f"{name}-{cycle}.keras"
         if not path.exists():
-            done = fit_cycle(model, batches, epochs, peak=3e-3 if cycle == 0 else 2.5e-3)
+            done = fit_cycle(model, batches, epochs, peak=2.5e-3 if start or cycle else 3e-3)
             path.with_suffix(".json").write_text(json.dumps(done))
             model.save(path)
         model.set_weights(keras.models.load_model(path, compile=False).get_weights())
