@@ -17,6 +17,7 @@ from tidegate.errors import ConfigError, TidegateError
 COMMANDS: dict[str, str] = {
     "build": "pack model files into one checked bundle",
     "inspect": "show what a bundle says about itself",
+    "export": "write a bundle as an MLflow model or an OCI image layout",
     "verify": "check digests, schema and the golden fixture on every runnable variant",
     "run": "run a model once on arrays from an .npz file",
     "listen": "audio in, transcript and search results out",

@@ -58,6 +58,15 @@ def write(variant: Variant, content: bytes, facts: Facts) -> bytes:
     return tflite.write(content, facts) if variant.backend == "litert" else onnx.write(content, facts)
 
 
+def without(variant: Variant, content: bytes) -> bytes:
+    """Return the model file as the author gave it.
+
+    Raises:
+        BundleError: it is damaged.
+    """
+    return tflite.without(content) if variant.backend == "litert" else onnx.without(content)
+
+
 def read(variant: Variant, content: bytes) -> Facts | None:
     """Return the facts that a variant's file carries, None when it has none.
 

@@ -8,23 +8,30 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.bundle import Bundle, Manifest, TensorSpec
+from tidegate.bundle import Bundle, Manifest, TensorSpec, Variant
+from tidegate.bundle.difference import differences, only_the_version
 from tidegate.bundle.manifest import json_schema
 from tidegate.cli.printing import print_json, print_table
+from tidegate.convert.mirroring import without
 from tidegate.errors import ConfigError
 
 DESCRIPTION = """Show the manifest of a bundle: identity, signature, labels, front end, prefilter, decoder, variants,
-golden fixture and assets. The layout is checked; digests and models are checked by `tidegate verify`."""
+golden fixture and assets. The layout is checked; digests and models are checked by `tidegate verify`. --diff says in
+words what changed between two releases."""
 
 EXAMPLE = """tidegate inspect voice-commands.tide
 tidegate inspect voice-commands.tide --json
+tidegate inspect --diff voice-commands-1.2.0.tide voice-commands-1.3.0.tide
 tidegate inspect --schema > bundle-schema.json"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="a .tide file or a bundle directory")
-    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    parser.add_argument(
+        "--diff", nargs=2, type=Path, metavar=("OLD", "NEW"), help="say what changed between two bundles"
+    )
+    parser.add_argument("--json", action="store_true", help="print the manifest, or the changes, as JSON")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of manifests, and no bundle")
 
 
@@ -33,6 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.schema:
         print_json(json_schema())
         return 0
+    if arguments.diff is not None:
+        if arguments.bundle is not None:
+            raise ConfigError(
+                f"{arguments.bundle} was given beside the two of --diff", fix="inspect it in a command of its own"
+            )
+        return _diff(*arguments.diff, as_json=arguments.json)
     if arguments.bundle is None:
         raise ConfigError("there is nothing to inspect", fix="name a .tide file or a bundle directory")
     with Bundle.open(arguments.bundle) as bundle:
@@ -53,6 +66,37 @@ def run(arguments: argparse.Namespace) -> int:
         )
         _print_other_files(manifest)
     return 0
+
+
+def _diff(old: Path, new: Path, *, as_json: bool) -> int:
+    with Bundle.open(old) as before, Bundle.open(new) as after:
+
+        def same_model(one: Variant, other: Variant) -> bool:
+            contents = ((one, before.variant_bytes(one.id)), (other, after.variant_bytes(other.id)))
+            first, second = (without(variant, content) for variant, content in contents)
+            return first == second
+
+        changes = differences(before.manifest, after.manifest, same_model)
+        if as_json:
+            print_json(
+                {
+                    "before": _release(before.manifest),
+                    "after": _release(after.manifest),
+                    "only_the_version": only_the_version(changes),
+                    "changes": changes,
+                }
+            )
+            return 0
+        print(f"{before.manifest.name} {before.manifest.version} -> {after.manifest.name} {after.manifest.version}")
+        if only_the_version(changes):
+            print("nothing changed but the version" if changes else "nothing changed")
+            return 0
+        print_table(("section", "change"), [(change.section, _printable(change.sentence)) for change in changes])
+    return 0
+
+
+def _release(manifest: Manifest) -> dict[str, object]:
+    return {"name": manifest.name, "version": manifest.version, "release": manifest.release}
 
 
 def _print_pairs(manifest: Manifest) -> None:
@@ -122,6 +166,9 @@ def _print_other_files(manifest: Manifest) -> None:
         tolerances = {"": golden.tolerance, **golden.tolerance_by_variant}
         stated = ", ".join(f"{id + ': ' if id else ''}{tolerance:g}" for id, tolerance in tolerances.items())
         rows.insert(0, (f"golden (tolerance {stated})", f"{golden.size_bytes:,}", golden.sha256[:12], golden.file))
+    if manifest.reference_profile is not None:
+        profile = manifest.reference_profile
+        rows.append(("reference profile", f"{profile.size_bytes:,}", profile.sha256[:12], profile.file))
     if rows:
         print()
         print_table(("other file", "bytes", "sha256", "file"), rows)

@@ -29,7 +29,7 @@ def write(content: bytes, facts: Facts) -> bytes:
         BundleError: the file is no ONNX model, or would be longer than a protobuf message can be.
     """
     added = b"".join(_property(PREFIX + name, value) for name, value in sorted(to_strings(facts).items()))
-    mirrored = _without_ours(content) + added
+    mirrored = without(content) + added
     if len(mirrored) > MAXIMUM_BYTES:
         raise unreadable("ONNX model", ValueError(f"{len(mirrored)} bytes; a protobuf message ends at {MAXIMUM_BYTES}"))
     return mirrored
@@ -53,7 +53,12 @@ def read(content: bytes, *, origin: str = "ONNX model") -> Facts | None:
     return from_strings(ours, origin=origin) if ours else None
 
 
-def _without_ours(content: bytes) -> bytes:
+def without(content: bytes) -> bytes:
+    """Return the model as it was before `write`.
+
+    Raises:
+        BundleError: the file is no ONNX model.
+    """
     try:
         ours = [
             (field.start, field.end)

@@ -56,6 +56,15 @@ def write(content: bytes, facts: Facts) -> bytes:
     return tflite_file.with_files(tflite_file.with_metadata(plain, {METADATA: build(text)}), files)
 
 
+def without(content: bytes) -> bytes:
+    """Return the model as it was before `write`.
+
+    Raises:
+        BundleError: the file is damaged.
+    """
+    return tflite_file.original(content)
+
+
 def read(content: bytes, *, origin: str = "TFLite model") -> Facts | None:
     """Return the facts that `write` put into a model, None when there are none.
 
