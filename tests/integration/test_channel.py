@@ -290,6 +290,7 @@ def test_what_is_not_signed_by_the_targets_keys_is_never_made_live(
     forged = json.loads((channel.path / "metadata" / "2.targets.json").read_bytes())
     forged["signed"] |= {"version": 3, "targets": {}}
     (channel.path / "metadata" / "3.targets.json").write_text(json.dumps(forged))
+    (channel.path / "metadata" / "999999999999999999.targets.json").write_text("{}")
     channel.refresh(online)
     assert device.install("tiny", "stable", "onnx-fp32").offer.version == "1.0.0"
     channel.publish(bundle(tmp_path, "1.1.0"), track="stable", keys=keys)
@@ -419,6 +420,36 @@ def test_what_has_expired_is_refused_and_a_refresh_repairs_it(
             channel.refresh(keys, renew_targets=True)
         assert device.install("tiny", "stable", "onnx-fp32").offer.version == "1.0.0"
         assert report(channel.read(), utc_now()).warnings == ()
+
+
+def test_a_channel_that_nobody_touched_for_years_is_revived(
+    tmp_path: Path, key_files: Path, keys: KeyRing, online: KeyRing
+) -> None:
+    then = datetime.now(timezone.utc) - timedelta(days=800)
+    past = make_channel(tmp_path / "site", key_files, clock=lambda: then)
+    past.publish(bundle(tmp_path, "1.0.0"), track="stable", keys=keys)
+    channel = Channel(past.path)
+    assert [role.state for role in report(channel.read(), utc_now()).roles] == ["expired"] * 4
+    with serve(channel.path) as server:
+        device = new_device(tmp_path / "device", channel, server)
+        with pytest.raises(tuf_errors.ExpiredMetadataError):
+            device.refresh()
+        rotate(channel.path, "root", keys)
+        channel.refresh(keys, renew_targets=True)
+        assert device.install("tiny", "stable", "onnx-fp32").offer.version == "1.0.0"
+
+
+def test_making_a_channel_leaves_the_directorys_other_files_alone(
+    tmp_path: Path, key_files: Path, keys: KeyRing
+) -> None:
+    others = [tmp_path / name for name in ("index.html", ".0123456789abcdef.part", ".film.part")]
+    for path in others:
+        path.write_bytes(b"mine")
+    Channel(tmp_path).create(role_keys(key_files), keys)
+    (tmp_path / "targets" / ".0123456789abcdef.part").write_bytes(b"left by a dead publisher")
+    Channel(tmp_path).refresh(keys)
+    assert [path.read_bytes() for path in others] == [b"mine"] * 3
+    assert not (tmp_path / "targets" / ".0123456789abcdef.part").exists()
 
 
 def test_lifetimes_are_signed_into_the_root_and_every_signer_keeps_to_them(

@@ -112,7 +112,7 @@ class Channel:
             root = _first_root(roles, lifetimes or Lifetimes(), writer.now)
             writer.require(root, ROLES)
             writer.root(root, None)
-            snapshot = writer.snapshot(root, writer.targets(root, {}))
+            snapshot = writer.snapshot(root, writer.targets(root, {}, after=0), after=0)
             writer.timestamp(root, snapshot, version=1)
             return read_repository(self.path)
 
@@ -194,7 +194,9 @@ class Channel:
             root = repository.root.signed
             if renew_targets:
                 writer.require(root, ("targets", *ONLINE))
-                repository = replace(repository, targets=writer.targets(root, repository.files))
+                repository = replace(
+                    repository, targets=writer.targets(root, repository.files, after=repository.targets.version)
+                )
             half_life = lifetimes_of(root).of("snapshot") / 2
             if repository.staged or repository.snapshot.signed.expires - writer.now < half_life:
                 writer.require(root, ONLINE)
@@ -232,7 +234,9 @@ class Channel:
             target.unrecognized_fields["custom"] = to_custom(track)
             described[target.path] = target
         if any(repository.files.get(path) != file for path, file in described.items()):
-            targets = writer.targets(repository.root.signed, {**repository.files, **described})
+            targets = writer.targets(
+                repository.root.signed, {**repository.files, **described}, after=repository.targets.version
+            )
             repository = replace(repository, targets=targets)
         if repository.staged and not staged:
             repository = writer.go_live(repository)
@@ -244,7 +248,8 @@ class Channel:
         if not self.path.is_dir():
             raise NotFoundError(f"{self.path} is not a directory", fix="make a channel with `tidegate channel init`")
         with exclusive(self.path / ".lock"):
-            remove_leftovers(self._disk, self.path)
+            for part in (METADATA, TARGETS):
+                remove_leftovers(self._disk, self.path / part)
             yield
 
     def _writer(self, keys: KeyRing) -> Writer:

@@ -7,6 +7,7 @@ is written again, and the one exception, timestamp.json, is replaced in one step
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tidegate.errors import ResourceError
 
 _CHUNK_BYTES = 1 << 20
 _PART_SUFFIX = ".part"
+_LEFTOVER = re.compile(r"\.[0-9a-f]{16}\.part\Z")
 
 
 class Disk:
@@ -98,10 +100,11 @@ def make_directories(disk: Disk, root: Path, below: str) -> None:
 
 
 def remove_leftovers(disk: Disk, root: Path) -> None:
-    """Remove what a writer that was killed left without a name. Only for the holder of the lock."""
+    """Remove what a writer that was killed left below `root` without a name. Only for the holder of the lock."""
     try:
         for leftover in sorted(root.rglob(f".*{_PART_SUFFIX}")):
-            disk.remove(leftover)
+            if _LEFTOVER.match(leftover.name):
+                disk.remove(leftover)
     except OSError as error:
         raise _refused(root, error) from error
 

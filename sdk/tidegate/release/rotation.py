@@ -23,7 +23,15 @@ from tidegate.release.channel import Clock, utc_now
 from tidegate.release.disk import Disk, exclusive, remove_leftovers
 from tidegate.release.keys import KeyRing
 from tidegate.release.lifetimes import ROLES, Lifetimes
-from tidegate.release.repository import LIFETIMES_FIELD, Repository, exists, lifetimes_of, read_repository
+from tidegate.release.repository import (
+    LIFETIMES_FIELD,
+    METADATA,
+    TARGETS,
+    Repository,
+    exists,
+    lifetimes_of,
+    read_repository,
+)
 from tidegate.release.tuf_types import Root, SSlibKey
 from tidegate.release.writer import Writer, require_keys
 
@@ -68,7 +76,8 @@ def rotate(
         raise NotFoundError(f"{path} holds no channel", fix="name the channel's directory")
     with exclusive(path / ".lock"):
         layer = disk or Disk()
-        remove_leftovers(layer, path)
+        for part in (METADATA, TARGETS):
+            remove_leftovers(layer, path / part)
         repository = read_repository(path)
         writer = Writer(path, layer, keys, clock().replace(microsecond=0))
         before = repository.root.signed
@@ -90,7 +99,9 @@ def _cross_bridge(writer: Writer, repository: Repository, bridge: Root, after: R
         repository = _replace_root(writer, repository, bridge)
     root = repository.root.signed
     if "targets" in _SIGNED_AGAIN[role]:
-        repository = replace(repository, targets=writer.targets(root, repository.files))
+        repository = replace(
+            repository, targets=writer.targets(root, repository.files, after=repository.targets.version)
+        )
     if "snapshot" in _SIGNED_AGAIN[role]:
         writer.go_live(repository)
     else:

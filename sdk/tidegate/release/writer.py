@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,7 +14,7 @@ from tidegate.errors import ConfigError, ResourceError
 from tidegate.release.disk import Disk, make_directories, store
 from tidegate.release.error_mapping import mapped
 from tidegate.release.keys import KeyRing
-from tidegate.release.repository import METADATA, TARGETS, Document, Repository, S, lifetimes_of, versions_on_disk
+from tidegate.release.repository import METADATA, TARGETS, Document, Repository, S, lifetimes_of
 from tidegate.release.tuf_types import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 MAXIMUM_TARGETS_BYTES = 5_000_000
@@ -81,23 +82,23 @@ class Writer:
                 self.require(one, ["root"])
         return self._write(root, f"{root.version}.root.json", signers)
 
-    def targets(self, root: Root, files: Mapping[str, TargetFile]) -> Document[Targets]:
-        """Sign and write the next targets. Clients do not see them until the timestamp is written.
+    def targets(self, root: Root, files: Mapping[str, TargetFile], *, after: int) -> Document[Targets]:
+        """Sign and write the targets that follow version `after`. Clients see them once the timestamp is written.
 
         Raises:
             ResourceError: the channel has outgrown what clients read.
         """
         targets = Targets(
-            version=self._free("targets"),
+            version=self._free("targets", after),
             expires=self.now + lifetimes_of(root).of("targets"),
             targets=dict(files),
         )
         return self._write(targets, f"{targets.version}.targets.json", self._holders(root, "targets"))
 
-    def snapshot(self, root: Root, targets: Document[Targets]) -> Document[Snapshot]:
-        """Sign and write the next snapshot, which names these targets."""
+    def snapshot(self, root: Root, targets: Document[Targets], *, after: int) -> Document[Snapshot]:
+        """Sign and write the snapshot that follows version `after` and names these targets."""
         snapshot = Snapshot(
-            version=self._free("snapshot"),
+            version=self._free("snapshot", after),
             expires=self.now + lifetimes_of(root).of("snapshot"),
             meta={"targets.json": MetaFile.from_data(targets.version, targets.raw, ["sha256"])},
         )
@@ -115,13 +116,13 @@ class Writer:
     def go_live(self, repository: Repository) -> Repository:
         """Let clients see the repository's newest targets: next snapshot, then next timestamp."""
         root = repository.root.signed
-        snapshot = self.snapshot(root, repository.targets)
+        snapshot = self.snapshot(root, repository.targets, after=repository.snapshot.version)
         timestamp = self.timestamp(root, snapshot, repository.timestamp.version + 1)
         return replace(repository, snapshot=snapshot, timestamp=timestamp)
 
-    def _free(self, role: str) -> int:
-        """Return a version that no file has: what a writer that was killed left is never written over."""
-        return max([0, *versions_on_disk(self.path, role)]) + 1
+    def _free(self, role: str, after: int) -> int:
+        """Return the next version that no file has: what a writer that was killed left is never written over."""
+        return next(v for v in itertools.count(after + 1) if not (self.path / METADATA / f"{v}.{role}.json").exists())
 
     def _holders(self, root: Root, role: str) -> Collection[str]:
         self.require(root, [role])
