@@ -51,6 +51,17 @@ def add_change(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_deltas(parser: argparse.ArgumentParser) -> None:
+    """Add `--deltas`."""
+    parser.add_argument(
+        "--deltas",
+        type=int,
+        default=3,
+        metavar="N",
+        help="make deltas from the N releases before this one on the track (default %(default)s; 0: none)",
+    )
+
+
 def add_lifetimes(parser: argparse.ArgumentParser) -> None:
     """Add `--lifetime`."""
     parser.add_argument(

@@ -17,6 +17,7 @@ from pathlib import Path
 from tidegate.errors import ConfigError, NotFoundError
 from tidegate.release import offers
 from tidegate.release.content import read_content
+from tidegate.release.delta import BASES, custom_of, delta_target, deltas_to_newest
 from tidegate.release.disk import Disk, exclusive, make_directories, remove_leftovers
 from tidegate.release.keys import KeyRing
 from tidegate.release.lifetimes import ROLES, Lifetimes
@@ -116,7 +117,16 @@ class Channel:
             writer.timestamp(root, snapshot, version=1)
             return read_repository(self.path)
 
-    def publish(self, bundle: Path, *, track: str, keys: KeyRing, percent: int = 100, staged: bool = False) -> Change:
+    def publish(
+        self,
+        bundle: Path,
+        *,
+        track: str,
+        keys: KeyRing,
+        percent: int = 100,
+        staged: bool = False,
+        delta_bases: int = BASES,
+    ) -> Change:
         """Verify a bundle, store its files by content, and offer it on a track.
 
         Args:
@@ -125,6 +135,7 @@ class Channel:
             keys: those of targets, and unless staged of snapshot and timestamp.
             percent: share of the devices, 0 to 100.
             staged: stop before the online roles sign; `refresh` elsewhere makes it live.
+            delta_bases: from how many releases before it on the track deltas are made.
 
         Raises:
             BundleError: the bundle is not as its format says, or fails its golden fixture.
@@ -140,6 +151,7 @@ class Channel:
                 repository.tracks_of(model), track, content.release, percent, self._stamp(writer.now)
             )
             files = [writer.target(file_target(hashlib.sha256(data).hexdigest()), data) for data in content.files()]
+            files += self._deltas(writer, changed, delta_bases)
             return self._sign(writer, repository, changed, files, staged, f"golden fixture: {content.golden}")
 
     def promote(
@@ -152,6 +164,7 @@ class Channel:
         version: str | None = None,
         percent: int = 100,
         staged: bool = False,
+        delta_bases: int = BASES,
     ) -> Change:
         """Offer on `track` what `source` offers, or without `source` raise the share of what `track` offers."""
 
@@ -161,7 +174,8 @@ class Channel:
             return offers.promote(tracks, source, track, version, percent, stamp)
 
         check_track_name(track)
-        return self._apply(model, rule, keys, staged)
+        # A ramp offers nothing new, so it needs no deltas.
+        return self._apply(model, rule, keys, staged, 0 if source is None else delta_bases)
 
     def roll_back(
         self, model: str, *, track: str, version: str, reason: str, keys: KeyRing, staged: bool = False
@@ -208,7 +222,7 @@ class Channel:
         """Read and verify what stands."""
         return read_repository(self.path)
 
-    def _apply(self, model: str, rule: Rule, keys: KeyRing, staged: bool) -> Change:
+    def _apply(self, model: str, rule: Rule, keys: KeyRing, staged: bool, delta_bases: int = 0) -> Change:
         with self._alone():
             repository = read_repository(self.path)
             writer = self._writer(keys)
@@ -217,7 +231,18 @@ class Channel:
             if not tracks:
                 known = ", ".join(sorted({track.model for track in repository.tracks()})) or "none"
                 raise NotFoundError(f"{self.path} has no model {model!r}; it has {known}", fix="name one of these")
-            return self._sign(writer, repository, rule(tracks, self._stamp(writer.now)), [], staged)
+            changed = rule(tracks, self._stamp(writer.now))
+            return self._sign(writer, repository, changed, self._deltas(writer, changed, delta_bases), staged)
+
+    def _deltas(self, writer: Writer, changed: Mapping[str, Track], bases: int) -> list[TargetFile]:
+        """Store the deltas to what is offered newly."""
+        described = []
+        for track in changed.values():
+            for delta in deltas_to_newest(self.path, track, bases):
+                path = delta_target(delta.header.base.sha256, delta.header.full.sha256)
+                described.append(writer.target(path, delta.data))
+                described[-1].unrecognized_fields["custom"] = custom_of(delta)
+        return described
 
     def _sign(
         self,

@@ -11,6 +11,7 @@ from tidegate.cli.printing import print_json, print_table
 from tidegate.cli.signing import (
     add_change,
     add_channel,
+    add_deltas,
     add_keys,
     add_lifetimes,
     by_role,
@@ -54,6 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     promote.add_argument("--from", dest="source", metavar="TRACK", help="where it is offered; without: raise the share")
     promote.add_argument("--version", help="default: the newest")
     promote.add_argument("--percent", type=int, default=100, help="share of the devices, 0 to 100 (default 100)")
+    add_deltas(promote)
     add_change(promote)
     promote.set_defaults(act=_promote)
 
@@ -152,6 +154,7 @@ def _promote(arguments: argparse.Namespace) -> int:
         percent=arguments.percent,
         keys=key_ring(arguments),
         staged=arguments.staged,
+        delta_bases=arguments.deltas,
     )
     print_change(change, arguments.json)
     return 0

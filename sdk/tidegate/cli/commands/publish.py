@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tidegate.cli.signing import add_change, key_ring, print_change
+from tidegate.cli.signing import add_change, add_deltas, key_ring, print_change
 
 DESCRIPTION = """Verify a bundle (digests, schema, golden fixture on every variant that runs here), store its files in
 the channel by content, and offer it on a track. What clients see changes in one step at the end. A command that was
@@ -20,6 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a .tide file or a bundle directory")
     parser.add_argument("--track", required=True, help="such as stable or beta")
     parser.add_argument("--percent", type=int, default=100, help="share of the devices, 0 to 100 (default 100)")
+    add_deltas(parser)
     add_change(parser)
 
 
@@ -33,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         percent=arguments.percent,
         keys=key_ring(arguments),
         staged=arguments.staged,
+        delta_bases=arguments.deltas,
     )
     print_change(change, arguments.json)
     return 0
