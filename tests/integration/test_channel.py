@@ -16,12 +16,23 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from tuf.api import exceptions as tuf_errors
 from tuf.api.metadata import Metadata, Root
 
-from tidegate.bundle import Golden, GoldenFixture, Manifest, Signature, TensorSpec, Variant, digest, write_bundle
+from tidegate.bundle import (
+    Bundle,
+    Golden,
+    GoldenFixture,
+    Manifest,
+    Signature,
+    TensorSpec,
+    Variant,
+    digest,
+    write_bundle,
+)
 from tidegate.errors import (
     BundleError,
     ConfigError,
@@ -534,6 +545,15 @@ def test_a_bundle_that_fails_its_golden_fixture_is_not_published(
     with pytest.raises(BundleError, match="does not reproduce the golden fixture"):
         channel.publish(bad, track="stable", keys=keys)
     assert everything(channel.path) == standing
+
+
+def test_a_bundle_that_failed_its_criteria_is_not_published(tmp_path: Path, channel: Channel, keys: KeyRing) -> None:
+    with Bundle.open(bundle(tmp_path, "1.0.0")) as passed:
+        files = {listed.path: passed.read(listed.path) for listed in passed.files}
+        failing = msgspec.structs.replace(passed.manifest, failing=True)
+    write_bundle(failing, files, tmp_path / "failing.tide")
+    with pytest.raises(BundleError, match="marked as failing"):
+        channel.publish(tmp_path / "failing.tide", track="stable", keys=keys)
 
 
 def test_a_damaged_bundle_is_not_published(tmp_path: Path, channel: Channel, keys: KeyRing) -> None:

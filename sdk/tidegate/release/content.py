@@ -40,12 +40,21 @@ def read_content(path: Path) -> Iterator[Content]:
     """Open a bundle, check every digest, run the golden fixture where a runtime is installed.
 
     Raises:
-        BundleError: the bundle breaks its format, or a variant does not reproduce the fixture.
+        BundleError: the bundle breaks its format, is marked as failing, or a variant does not reproduce the fixture.
         NotFoundError: nothing is there.
     """
     with Bundle.open(path) as bundle:
+        _check_passing(bundle)
         bundle.verify_files()
         yield Content(_release(bundle), _run_golden(bundle), bundle.manifest_bytes, bundle)
+
+
+def _check_passing(bundle: Bundle) -> None:
+    if bundle.manifest.failing:
+        raise BundleError(
+            f"{bundle.path} is marked as failing: it was built with --allow-failing; expected a bundle that passed",
+            fix="mend the model or its criteria and build it again; `tidegate inspect` shows the verdicts",
+        )
 
 
 def _run_golden(bundle: Bundle) -> str:
