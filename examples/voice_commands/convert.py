@@ -21,8 +21,8 @@ from words import LABELS, UNKNOWN
 NAME = "voice-commands"
 CLOUD_NAME = "voice-commands-cloud"
 OPSET = 17
-CALIBRATION_WINDOWS = 300
-UNKNOWN_SHIFT_NEPER = 1.2
+CALIBRATION_WINDOWS = 200
+UNKNOWN_SHIFT_NEPER = 1.5
 # Keras puts the name of the model in front of every tensor of the network part;
 # the layer "normalise" still belongs to the front end.
 NETWORK_SCOPE = "^(?!.*normalise).*functional"
