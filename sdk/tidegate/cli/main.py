@@ -1,6 +1,7 @@
 """`tidegate COMMAND …`: find the command, run it, turn its errors into messages and exit codes.
 
-Exit codes: 0 it worked, 1 it failed, 2 it was used wrongly, 130 interrupted.
+Exit codes: 0 it worked, 1 it failed, 2 it was used wrongly, 3 wait: not enough data to say (`evaluate`), 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "build": "pack model files into one checked bundle",
     "inspect": "show what a bundle says about itself",
     "export": "write a bundle as an MLflow model or an OCI image layout",
+    "evaluate": "metrics with bounds, parity of variants, verdict on acceptance criteria",
     "verify": "check digests, schema and the golden fixture on every runnable variant",
     "run": "run a model once on arrays from an .npz file",
     "listen": "audio in, transcript and search results out",

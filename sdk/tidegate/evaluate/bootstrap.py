@@ -99,11 +99,9 @@ def _draws(rows: int, strata: NDArray[np.int64] | None, rng: np.random.Generator
     chunk = max(1, _CHUNK_ELEMENTS // rows)
     for first in range(0, resamples, chunk):
         count = min(chunk, resamples - first)
-        offsets = np.arange(count)[:, None] * rows
-        flat = np.zeros(count * rows, np.int64)
-        for group in groups:
-            drawn = group[rng.integers(0, len(group), (count, len(group)))] + offsets
-            flat += np.bincount(drawn.ravel(), minlength=count * rows)
+        drawn = np.concatenate([group[rng.integers(0, len(group), (count, len(group)))] for group in groups], axis=1)
+        drawn += np.arange(count)[:, None] * rows
+        flat = np.bincount(drawn.ravel(), minlength=count * rows)
         yield flat.reshape(count, rows).astype(np.float64)
 
 

@@ -146,27 +146,29 @@ def by_tag(answers: Answers, data: EvaluationSet, confidence: float) -> tuple[Ta
     return tuple(sorted(results, key=lambda result: -(result.share_of_error or 0.0)))
 
 
-def curves(answers: Answers, label: str) -> tuple[Curve, ...]:
-    """Return the precision-recall curve of the positive class, or of the classes with the smallest area.
-
-    Args:
-        answers: what the model said.
-        label: put before the class name, such as the model's name.
-    """
+def curves(answers: Answers) -> tuple[Curve, ...]:
+    """Return the precision-recall curve of the positive class, or of the classes with the smallest area."""
     if not isinstance(answers, Classified) or answers.scores is None:
         return ()
     indices = [answers.positive] if answers.positive is not None else range(len(answers.classes))
-    found = [_curve(answers, index, label) for index in indices if (answers.truth == index).any()]
+    found = [_curve(answers, index) for index in indices if (answers.truth == index).any()]
     return tuple(sorted(found, key=lambda curve: curve.average_precision)[:MOST_CURVES])
 
 
-def _curve(answers: Classified, index: int, label: str) -> Curve:
+def curves_like(answers: Answers, others: tuple[Curve, ...]) -> tuple[Curve, ...]:
+    """Return this model's curves of the same classes, in the same order."""
+    if not isinstance(answers, Classified) or answers.scores is None:
+        return ()
+    return tuple(_curve(answers, answers.classes.index(other.label)) for other in others)
+
+
+def _curve(answers: Classified, index: int) -> Curve:
     assert answers.scores is not None
     is_true, score = answers.truth == index, answers.scores[:, index]
     precision, recall, _ = metrics.precision_recall_curve(is_true, score)
     kept = np.unique(np.linspace(0, len(recall) - 1, min(len(recall), _MOST_POINTS)).round().astype(int))
     return Curve(
-        label=f"{label}{answers.classes[index]}",
+        label=answers.classes[index],
         recall=tuple(recall[kept].tolist()),
         precision=tuple(precision[kept].tolist()),
         average_precision=metrics.average_precision(is_true, score),

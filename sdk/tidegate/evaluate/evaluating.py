@@ -232,7 +232,7 @@ def _report(
         calibration_error=breakdown.calibration_error(answers),
         slices=breakdown.by_slice(answers, data, DEFAULT_CONFIDENCE),
         tags=breakdown.by_tag(answers, data, DEFAULT_CONFIDENCE),
-        curves=breakdown.curves(answers, ""),
+        curves=breakdown.curves(answers),
         baseline=_baseline_result(released, answers, options, data.rows),
         criteria=judgements,
     )
@@ -267,5 +267,5 @@ def _baseline_result(released: _Run | None, candidate: Answers, options: Options
         version=manifest.version,
         variant=released.variant.id,
         metrics=breakdown.main_metrics(answers, np.ones(rows, np.bool_), DEFAULT_CONFIDENCE),
-        curves=breakdown.curves(answers, "baseline: "),
+        curves=breakdown.curves_like(answers, breakdown.curves(candidate)),
     )

@@ -32,9 +32,9 @@ def precision_recall_png(evaluation: Evaluation) -> bytes | None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for number, curve in enumerate(evaluation.curves):
-        _draw(axes, curve, f"C{number}", "-")
+        _draw(axes, curve, curve.label, f"C{number}", "-")
     for number, curve in enumerate(evaluation.baseline.curves if evaluation.baseline else ()):
-        _draw(axes, curve, f"C{number}", "--")
+        _draw(axes, curve, f"baseline: {curve.label}", f"C{number}", "--")
     if len(evaluation.curves) == 1:
         share = evaluation.curves[0].no_skill
         axes.axhline(share, color="0.6", linestyle=":", label=f"no skill, {share:.3f}")
@@ -48,8 +48,8 @@ def precision_recall_png(evaluation: Evaluation) -> bytes | None:
     return buffer.getvalue()
 
 
-def _draw(axes: Axes, curve: Curve, colour: str, style: str) -> None:
+def _draw(axes: Axes, curve: Curve, name: str, colour: str, style: str) -> None:
     """Draw steps: between two measured points precision is not known to be any better than at the next one."""
     recall, precision = (0.0, *curve.recall), (curve.precision[0], *curve.precision)
-    label = f"{curve.label}, area {curve.average_precision:.3f}"
+    label = f"{name}, area {curve.average_precision:.3f}"
     axes.step(recall, precision, where="pre", color=colour, linestyle=style, linewidth=1.5, label=label)

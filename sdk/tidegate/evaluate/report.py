@@ -76,6 +76,7 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
     """A precision-recall curve."""
 
     label: str
+    """the class"""
     recall: tuple[float, ...]
     precision: tuple[float, ...]
     average_precision: float
@@ -91,6 +92,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     variant: str
     metrics: dict[str, Figure]
     curves: tuple[Curve, ...]
+    """of the same classes as the judged variant's, in the same order"""
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
