@@ -12,7 +12,7 @@ import pytest
 import tidegate
 
 PACKAGES = (
-    "errors", "bundle", "runtime", "speech", "wire", "client", "convert", "testing", "testing.backend_contract",
+    "errors", "bundle", "delta", "runtime", "speech", "wire", "client", "convert", "testing", "testing.backend_contract",
     "edge", "cloud", "bench", "bench.overhead", "cli", "cli.main",
 )  # fmt: skip
 HEAVY = (
@@ -25,6 +25,7 @@ HEAVY = (
     "soxr",
     "webrtcvad",
     "sounddevice",
+    "zstandard",
     "pytest",
 )
 
