@@ -16,6 +16,7 @@ from typing import Protocol, cast
 from tidegate.errors import ConfigError, TidegateError
 
 COMMANDS: dict[str, str] = {
+    "convert": "make TFLite and ONNX variants of a trained model",
     "build": "pack model files into one checked bundle",
     "inspect": "show what a bundle says about itself",
     "export": "write a bundle as an MLflow model or an OCI image layout",
@@ -31,6 +32,9 @@ COMMANDS: dict[str, str] = {
     "channel": "make a channel; promote, roll back, withdraw, refresh, show",
 }
 """Each command lives in tidegate.cli.commands.NAME."""
+
+SECOND_FORMS: dict[tuple[str, str], str] = {("bench", "delta"): "bench_delta"}
+"""Commands of two words whose first word is a command by itself, with its module. A file of that name: `./delta`."""
 
 
 class Command(Protocol):
@@ -49,8 +53,7 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser(chosen=words[0] if words else "")
-    arguments = parser.parse_args(words)
+    arguments = _parse(words)
     try:
         return cast("int", arguments.command.run(arguments))
     except TidegateError as error:
@@ -64,6 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _parse(words: list[str]) -> argparse.Namespace:
+    module = SECOND_FORMS.get((words[0], words[1])) if len(words) > 1 else None
+    if module is None:
+        return _parser(chosen=words[0] if words else "").parse_args(words)
+    command = _command(module)
+    parser = argparse.ArgumentParser(prog=f"tidegate {words[0]} {words[1]}")
+    _fill(parser, command)
+    return parser.parse_args(words[2:])
+
+
 def _parser(chosen: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tidegate", description="One package for a model, from the notebook to the device and the cloud."
@@ -74,17 +87,20 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
         if name != chosen:
             commands.add_parser(name, help=summary, add_help=False)
             continue
-        command = cast("Command", importlib.import_module(f"tidegate.cli.commands.{name}"))
-        sub = commands.add_parser(
-            name,
-            help=summary,
-            description=command.DESCRIPTION,
-            epilog=f"example:\n{_indented(command.EXAMPLE)}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        command.configure(sub)
-        sub.set_defaults(command=command)
+        _fill(commands.add_parser(name, help=summary), _command(name))
     return parser
+
+
+def _command(module: str) -> Command:
+    return cast("Command", importlib.import_module(f"tidegate.cli.commands.{module}"))
+
+
+def _fill(parser: argparse.ArgumentParser, command: Command) -> None:
+    parser.description = command.DESCRIPTION
+    parser.epilog = f"example:\n{_indented(command.EXAMPLE)}"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.configure(parser)
+    parser.set_defaults(command=command)
 
 
 def _indented(text: str) -> str:

@@ -20,7 +20,8 @@ DESCRIPTION = (
 )
 EXAMPLE = """tidegate bench voice-commands.tide
 tidegate bench voice-commands.tide --variant tflite-int8 --min-duration-s 10 -o pi5.json
-tidegate bench --server 127.0.0.1:8001 --model voice-commands --concurrency 4"""
+tidegate bench --server 127.0.0.1:8001 --model voice-commands --concurrency 4
+tidegate bench delta old.tide new.tide          (an update's bytes, time and memory; see its own --help)"""
 
 TICK_S = 0.25
 BAR_STEPS = 100
