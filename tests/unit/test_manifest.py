@@ -75,7 +75,7 @@ GOLDEN_TOLERANCES = "golden.tolerance_by_variant"
         ("variants.0.file", "manifest.json", "cannot list itself"),
         ("variants.0.file", "golden.npz", "listed twice with different digests"),
         ("variants.0.tensor_names", {"nope": "x"}, "tensor_names has 'nope'; expected one of x, y"),
-        ("signature.inputs", [], "has no inputs"),
+        ("signature.outputs", [], "has no outputs"),
         ("signature.inputs.0.dtype", "float32", "not one of BF16, BOOL"),
         ("signature.inputs.0.shape", [-2], "expected sizes of -1 or more"),
         ("signature.inputs.0.name", "", "an input has an empty name"),

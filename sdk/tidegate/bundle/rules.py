@@ -65,8 +65,8 @@ def _variant_problems(manifest: Manifest) -> Iterable[str]:
 
 
 def _tensor_problems(side: str, specs: tuple[TensorSpec, ...]) -> Iterable[str]:
-    if not specs:
-        yield f"the signature has no {side}s; expected at least one"
+    if not specs and side == "output":
+        yield "the signature has no outputs; expected at least one"
     yield from _repeated(side, [spec.name for spec in specs])
     for spec in specs:
         if not spec.name:
