@@ -50,7 +50,7 @@ class Plan:
     """The same for the cloud network."""
 
 
-FULL = Plan(speech_scale=1.0, shards=20, timelines_per_shard=1_500, epochs_small=(2, 2, 1), epochs_cloud=(1,))
+FULL = Plan(speech_scale=1.0, shards=20, timelines_per_shard=1_500, epochs_small=(2, 2, 1), epochs_cloud=(1, 1))
 QUICK = Plan(speech_scale=0.05, shards=2, timelines_per_shard=100, epochs_small=(1,), epochs_cloud=(1,))
 
 
