@@ -41,7 +41,7 @@ $(VENV)/.edge-and-cloud: $(BIN)/python pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
+	$(BIN)/python -m pip install --quiet --editable ".[all,convert]" --group dev
 	@touch $@
 
 $(VENV)/.train: $(VENV)/.dev

@@ -1,0 +1,55 @@
+"""Give an ONNX graph's inputs and outputs the names that the source states, and the first free axis one name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+BATCH = "batch"
+
+
+def named(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """Rename in place, in the order of the graph, and return the model.
+
+    A free first axis is called `batch` everywhere, so that a runtime can tell an output's size from an input's.
+
+    Args:
+        model: onnx.ModelProto.
+        inputs: one name for each graph input.
+        outputs: one name for each graph output.
+    """
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    given = [value for value in graph.input if value.name not in constants]
+    wanted = {
+        **dict(zip([value.name for value in given], inputs, strict=True)),
+        **dict(zip([value.name for value in graph.output], outputs, strict=True)),
+    }
+    taken = set(wanted.values()) - wanted.keys()
+    # An inner tensor that has a wanted name already makes way.
+    inner = {name: f"{name}__inner" for name in _names(graph) & taken}
+    _rename(graph, {**inner, **wanted})
+    for value in (*given, *graph.output):
+        shape = value.type.tensor_type.shape
+        if shape.dim and shape.dim[0].WhichOneof("value") != "dim_value":
+            shape.dim[0].dim_param = BATCH
+    del graph.value_info[:]
+    return model
+
+
+def _names(graph: Any) -> set[str]:
+    found = {name for node in graph.node for name in (*node.input, *node.output)}
+    return found | {tensor.name for tensor in graph.initializer}
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    for values in (graph.input, graph.output, graph.initializer):
+        for value in values:
+            value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            # The bodies of If, Loop and Scan see the tensors of the graph around them.
+            for body in (attribute.g, *attribute.graphs):
+                _rename(body, names)
