@@ -15,8 +15,8 @@ from tidegate.cli.main import main
 from tidegate.delta import Identity, apply, read_header
 from tidegate.errors import ConfigError, IntegrityError
 from tidegate.release.channel import Channel
-from tidegate.release.delta import delta_target
 from tidegate.release.keys import KeyRing
+from tidegate.release.track import delta_target
 from tidegate.testing.channels import (
     PASSPHRASE,
     PlainDevice,
@@ -105,7 +105,22 @@ def test_a_device_gets_the_new_file_by_delta(
 def test_deltas_come_from_the_last_three_releases(tmp_path: Path, channel: Channel, keys: KeyRing) -> None:
     for number in range(1, 6):
         channel.publish(release(tmp_path, number), track="stable", keys=keys)
-    assert deltas_of(channel) == between(*((old, new) for new in range(1, 6) for old in range(max(1, new - 3), new)))
+    # Those to earlier releases are listed no longer: no device is led there any more.
+    assert deltas_of(channel) == between((2, 5), (3, 5), (4, 5))
+
+
+def test_while_a_release_ramps_up_the_one_before_keeps_its_deltas(
+    tmp_path: Path, channel: Channel, keys: KeyRing
+) -> None:
+    for number, percent in ((1, 100), (2, 100), (3, 10)):
+        channel.publish(release(tmp_path, number), track="stable", keys=keys, percent=percent)
+    channel.publish(write_tiny_bundle(tmp_path / "other.tide", name="other"), track="stable", keys=keys)
+    assert deltas_of(channel) == between((1, 2), (1, 3), (2, 3))
+    channel.promote("tiny", track="stable", keys=keys, percent=100)
+    assert deltas_of(channel) == between((1, 3), (2, 3))
+    for path in between((1, 2)):
+        folder, _, name = path.rpartition("/")
+        assert len(list((channel.path / "targets" / folder).glob(f"*.{name}"))) == 1, "the file stays"
 
 
 def test_how_many_is_the_publishers_choice(tmp_path: Path, channel: Channel, keys: KeyRing) -> None:

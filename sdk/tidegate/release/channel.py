@@ -17,7 +17,7 @@ from pathlib import Path
 from tidegate.errors import ConfigError, NotFoundError
 from tidegate.release import offers
 from tidegate.release.content import read_content
-from tidegate.release.delta import BASES, custom_of, delta_target, deltas_to_newest
+from tidegate.release.delta import BASES, custom_of, deltas_to_newest, without_stale_deltas
 from tidegate.release.disk import Disk, exclusive, make_directories, remove_leftovers
 from tidegate.release.keys import KeyRing
 from tidegate.release.lifetimes import ROLES, Lifetimes
@@ -32,7 +32,16 @@ from tidegate.release.repository import (
     read_repository,
     versions_on_disk,
 )
-from tidegate.release.track import Offer, Track, check_track_name, file_target, to_bytes, to_custom, track_target
+from tidegate.release.track import (
+    Offer,
+    Track,
+    check_track_name,
+    delta_target,
+    file_target,
+    to_bytes,
+    to_custom,
+    track_target,
+)
 from tidegate.release.tuf_types import Root, SSlibKey, TargetFile
 from tidegate.release.writer import Writer, Written
 
@@ -259,9 +268,9 @@ class Channel:
             target.unrecognized_fields["custom"] = to_custom(track)
             described[target.path] = target
         if any(repository.files.get(path) != file for path, file in described.items()):
-            targets = writer.targets(
-                repository.root.signed, {**repository.files, **described}, after=repository.targets.version
-            )
+            tracks = {(track.model, track.track): track for track in (*repository.tracks(), *changed.values())}
+            wanted = without_stale_deltas({**repository.files, **described}, tracks.values())
+            targets = writer.targets(repository.root.signed, wanted, after=repository.targets.version)
             repository = replace(repository, targets=targets)
         if repository.staged and not staged:
             repository = writer.go_live(repository)

@@ -7,24 +7,20 @@ what it has and what it wants asks for one name. Its signed custom metadata say 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tidegate.delta import Delta, choose
 from tidegate.errors import ConfigError, IntegrityError, ResourceError
 from tidegate.release.repository import TARGETS
-from tidegate.release.track import Offer, Track, file_target
+from tidegate.release.track import DELTAS, Offer, Track, file_target
+from tidegate.release.tuf_types import TargetFile
 
 SCHEMA = "tidegate.delta/1"
 
 BASES = 3
 """From how many releases before an offer deltas are made, unless told otherwise."""
-
-
-def delta_target(base_sha256: str, full_sha256: str) -> str:
-    """Return the target path of a delta."""
-    return f"deltas/{base_sha256}/{full_sha256}"
 
 
 def custom_of(delta: Delta) -> dict[str, Any]:
@@ -84,6 +80,28 @@ def deltas_to_newest(channel: Path, track: Track, bases: int) -> Iterator[Delta]
         }
         if older:
             yield from deltas_for(older, _read(channel, variant.sha256))
+
+
+def without_stale_deltas(files: Mapping[str, TargetFile], tracks: Iterable[Track]) -> dict[str, TargetFile]:
+    """Return the targets without deltas to what no device is led to any more.
+
+    Every device reads the whole list, so it must not grow with each release of the past. The files stay on the server
+    for clients that are in the middle of an update.
+    """
+    reached = {variant.sha256 for track in tracks for offer in _within_reach(track) for variant in offer.variants}
+    return {
+        path: file
+        for path, file in files.items()
+        if not path.startswith(f"{DELTAS}/") or path.rpartition("/")[2] in reached
+    }
+
+
+def _within_reach(track: Track) -> Iterator[Offer]:
+    """Yield the offers that devices may take: down to the first that goes to all."""
+    for offer in track.standing:
+        yield offer
+        if offer.rollout.percent == 100:
+            return
 
 
 def _releases_before(track: Track, bases: int) -> list[Offer]:

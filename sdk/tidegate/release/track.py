@@ -14,6 +14,7 @@ import msgspec
 from tidegate.errors import BundleError, ConfigError
 
 SCHEMA = "tidegate.channel/1"
+DELTAS = "deltas"
 
 _TRACK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -107,6 +108,11 @@ def file_target(sha256: str) -> str:
 def track_target(model: str, track: str) -> str:
     """Return the target path of a track document."""
     return f"tracks/{model}/{track}.json"
+
+
+def delta_target(base_sha256: str, full_sha256: str) -> str:
+    """Return the target path of a delta between two files."""
+    return f"{DELTAS}/{base_sha256}/{full_sha256}"
 
 
 def check_track_name(track: str) -> None:
