@@ -6,6 +6,7 @@ They are checked in because the tests must not need TensorFlow. `tests/models.py
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,32 @@ def models() -> Iterator[tuple[str, bytes]]:
             indices=([2], tf.int32),
         ),
     )
+    for dtype in (tf.uint8, tf.int16):
+        matrix = lambda x: {"y": tf.matmul(x, WEIGHTS) + BIAS}  # noqa: E731
+        yield f"dense_{dtype.name}", quantised(matrix, dtype, x=([1, 64], tf.float32))
+    yield (
+        "signatures",
+        with_signatures(
+            {
+                "double": (lambda x: {"y": x * 2.0}, {"x": ([3], tf.float32)}),
+                "total": (lambda a, b: {"sum": a + b}, {"a": ([2], tf.float32), "b": ([2], tf.float32)}),
+            }
+        ),
+    )
+    yield (
+        "branches",
+        converted(
+            lambda x: {"y": tf.cond(tf.reduce_sum(x) > 0.0, lambda: x * 2.0, lambda: x - 1.0)}, x=([3], tf.float32)
+        ),
+    )
+    yield (
+        "text",
+        converted(
+            lambda words, lengths: {"joined": tf.gather(words, lengths), "lengths": lengths + 1},
+            words=([None], tf.string),
+            lengths=([2], tf.int32),
+        ),
+    )
     yield "scalar", converted(lambda x: {"y": x * 2.0}, x=([], tf.float32))
     for name, dtype in DTYPES.items():
         yield f"column_{name}", converted(lambda x: {"y": tf.reshape(x, [3, 1])}, x=([3], dtype))
@@ -76,15 +103,36 @@ def converted(function: Callable[..., dict[str, Any]], **inputs: tuple[list[int 
     return content
 
 
-def quantised(function: Callable[..., dict[str, Any]], **inputs: tuple[list[int | None], tf.DType]) -> bytes:
-    """Return it with int8 weights, inputs and outputs, calibrated for inputs between -1 and 1."""
+def quantised(
+    function: Callable[..., dict[str, Any]], dtype: tf.DType = tf.int8, **inputs: tuple[list[int | None], tf.DType]
+) -> bytes:
+    """Return it with int8 weights, and inputs and outputs of `dtype`, calibrated for inputs between -1 and 1."""
     converter = _converter(function, inputs)
     ramp = np.linspace(-1, 1, 64, dtype=np.float32)[None]
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([np.roll(ramp, shift)] for shift in range(64))
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = converter.inference_output_type = tf.int8
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        if dtype == tf.int16
+        else tf.lite.OpsSet.TFLITE_BUILTINS_INT8
+    ]
+    converter.inference_input_type = converter.inference_output_type = dtype
     content: bytes = converter.convert()
+    return content
+
+
+def with_signatures(
+    functions: dict[str, tuple[Callable[..., dict[str, Any]], dict[str, tuple[list[int | None], tf.DType]]]],
+) -> bytes:
+    """Return one model with a signature, and so a graph, for each function."""
+    module = tf.Module()
+    concrete = {}
+    for name, (function, inputs) in functions.items():
+        specs = {key: tf.TensorSpec(shape, dtype, name=key) for key, (shape, dtype) in inputs.items()}
+        concrete[name] = tf.function(function).get_concrete_function(**specs)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures=concrete)
+        content: bytes = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions)).convert()
     return content
 
 

@@ -216,29 +216,42 @@ def _tensors(interpreter: Any, file: ModelFile) -> tuple[tuple[Tensor, ...], tup
         named_inputs = [(detail["name"], detail) for detail in inputs]
         named_outputs = [(detail["name"], detail) for detail in outputs]
     else:
-        key = PREFERRED_SIGNATURE if PREFERRED_SIGNATURE in signatures else next(iter(signatures))
-        runner = interpreter.get_signature_runner(key)
-        named_inputs = _named(runner.get_input_details(), inputs, file, key)
-        named_outputs = _named(runner.get_output_details(), outputs, file, key)
+        keys = [PREFERRED_SIGNATURE] if PREFERRED_SIGNATURE in signatures else list(signatures)
+        pairs = (_named(interpreter, key, inputs, outputs) for key in keys)
+        named = next((pair for pair in pairs if pair is not None), None)
+        if named is None:
+            raise ModelError(
+                f"{file.origin}: none of the signatures {', '.join(map(repr, keys))} is of the main graph, the only "
+                "one that runs",
+                fix="convert the model with one signature",
+            )
+        named_inputs, named_outputs = named
     return (
         tuple(_tensor(name, detail, file, is_input=True) for name, detail in named_inputs),
         tuple(_tensor(name, detail, file, is_input=False) for name, detail in named_outputs),
     )
 
 
+Named = list[tuple[str, dict[str, Any]]]
+
+
 def _named(
-    by_name: Mapping[str, Any], details: list[dict[str, Any]], file: ModelFile, key: str
-) -> list[tuple[str, dict[str, Any]]]:
-    """Pair the signature's names with the interpreter's tensors, in the interpreter's order."""
+    interpreter: Any, key: str, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]
+) -> tuple[Named, Named] | None:
+    """Pair a signature's names with the main graph's inputs and outputs; None when it is of another graph."""
+    runner = interpreter.get_signature_runner(key)
+    named_inputs = _paired(runner.get_input_details(), inputs)
+    named_outputs = _paired(runner.get_output_details(), outputs)
+    return None if named_inputs is None or named_outputs is None else (named_inputs, named_outputs)
+
+
+def _paired(by_name: Mapping[str, Any], details: list[dict[str, Any]]) -> Named | None:
+    """Return the signature's names with the interpreter's tensors, in the interpreter's order."""
     position = {(detail["index"], detail["name"]): place for place, detail in enumerate(details)}
-    pairs = [(name, position.get((detail["index"], detail["name"]))) for name, detail in by_name.items()]
-    unplaced = [name for name, place in pairs if place is None]
-    if unplaced or {place for _, place in pairs} != set(range(len(details))):
-        raise ModelError(
-            f"{file.origin}: signature {key!r} is not of the main graph (tensors {unplaced or list(by_name)})",
-            fix="convert the model with one signature",
-        )
-    return [(name, details[place]) for name, place in sorted(pairs, key=lambda pair: pair[1] or 0) if place is not None]
+    places = {name: position.get((detail["index"], detail["name"]), -1) for name, detail in by_name.items()}
+    if set(places.values()) != set(range(len(details))):
+        return None
+    return [(name, details[place]) for name, place in sorted(places.items(), key=lambda item: item[1])]
 
 
 def _tensor(name: str, detail: dict[str, Any], file: ModelFile, *, is_input: bool) -> Tensor:
