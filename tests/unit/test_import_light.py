@@ -12,7 +12,8 @@ import pytest
 import tidegate
 
 PACKAGES = (
-    "errors", "bundle", "delta", "runtime", "speech", "wire", "client", "convert", "testing", "testing.backend_contract",
+    "errors", "bundle", "delta", "runtime", "speech", "wire", "client", "convert", "evaluate",
+    "testing", "testing.backend_contract",
     "edge", "cloud", "bench", "bench.overhead", "cli", "cli.main",
 )  # fmt: skip
 HEAVY = (
@@ -26,6 +27,7 @@ HEAVY = (
     "webrtcvad",
     "sounddevice",
     "zstandard",
+    "matplotlib",
     "pytest",
 )
 

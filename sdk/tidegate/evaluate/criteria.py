@@ -30,10 +30,10 @@ MEASURED_ELSEWHERE = ("latency_p95_ms", "rss_mb", "size_bytes")
 DEFAULT_CONFIDENCE = 0.95
 EACH_VARIANT = "each"
 
-MINIMUM_SAMPLES = {"exact": 1, "bootstrap": 30, "comparison": 100}
-"""Unless the criterion says otherwise. An exact bound is right for any number of samples. The bootstrap needs some to
-draw from. A comparison without a margin cannot prove that there is no loss, so it must at least have had the chance to
-see one."""
+MINIMUM_SAMPLES = {"exact": 1, "resampled": 30, "compared": 30}
+"""Unless the criterion says otherwise. An exact bound is right for any number of samples. Resampling needs some to draw
+from. A comparison without a margin cannot prove that there is no loss, so it must at least have had a chance to see
+one; what loss it rules out is part of every verdict."""
 
 
 class Criterion(msgspec.Struct, frozen=True, kw_only=True, rename={"of_class": "class"}):

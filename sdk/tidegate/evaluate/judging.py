@@ -212,7 +212,7 @@ def _evidence(question: Question, subject: Subject, resamples: int) -> Evidence:
         difference.upper,
         is_wrong,
         is_clear,
-        criterion.minimum_samples or MINIMUM_SAMPLES["bootstrap" if margin else "comparison"],
+        criterion.minimum_samples or MINIMUM_SAMPLES["compared"],
         difference.candidate,
         difference.baseline,
         note=difference.method,
@@ -260,7 +260,7 @@ def _bounded(
         upper,
         lambda confidence: upper(confidence) < least if least is not None else lower(confidence) > _number(most),
         lambda confidence: lower(confidence) >= least if least is not None else upper(confidence) <= _number(most),
-        criterion.minimum_samples or MINIMUM_SAMPLES["bootstrap" if method == "bootstrap" else "exact"],
+        criterion.minimum_samples or MINIMUM_SAMPLES["resampled" if method == "bootstrap" else "exact"],
         note=note,
     )
 

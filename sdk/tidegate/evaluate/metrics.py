@@ -91,6 +91,20 @@ def weighted_average_precision(positive: NDArray[np.bool_], score: Floats, weigh
     return np.asarray(np.divide(steps, total, out=np.zeros_like(steps), where=total > 0))
 
 
+def average_precisions(positive: NDArray[np.bool_], scores: Floats) -> Floats:
+    """Return the average precision of several models on the same rows: scores [b, n] to values [b]."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ordered = np.take_along_axis(scores, order, axis=1)
+    hits = positive[order]
+    precision = np.cumsum(hits, axis=1) / np.arange(1.0, scores.shape[1] + 1)
+    # Each row counts with the precision at the end of its run of equal scores.
+    last = scores.shape[1] - 1
+    is_end = np.concatenate([np.diff(ordered, axis=1) != 0, np.ones((len(scores), 1), np.bool_)], axis=1)
+    ends = np.where(is_end, np.arange(last + 1), last)
+    ends = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray((np.take_along_axis(precision, ends, axis=1) * hits).sum(axis=1) / positive.sum())
+
+
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """Return the fewest word substitutions, insertions and deletions that turn one into the other, and the words of
     the reference. Words are what white space separates; case and punctuation count."""
