@@ -122,7 +122,8 @@ def _segments(facts: dict[str, Any]) -> str:
         f"Recommended: hop {s['hop_ms']} ms, moving average over "
         f"{s['smoothing_windows']} windows, threshold {s['threshold']}, at least "
         f"{s['minimum_windows']} windows in a run. Chosen on the test groups themselves by "
-        "the float32 small model, so the error rates below are a little too kind in this respect.\n\n"
+        "the float32 small model, and so was the shift of the logit of `unknown` (`convert.py`): the "
+        "rates are a little too kind in this respect. No training used these voices.\n\n"
         "Word error rate in % (false alarms in % of segments with other words only)."
     )
     parts = [text]
