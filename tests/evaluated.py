@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tidegate.bundle import Manifest, Signature, TensorSpec, Variant, digest, wr
 FEATURES = 3
 
 
-def linear_model(folder: Path, name: str, weights: NDArray[np.float32], *, softmax: bool = True) -> Path:
+def linear_model(folder: Path, name: str, weights: NDArray[Any], *, softmax: bool = True) -> Path:
     """Write y[rows, k] = softmax(x[rows, 3] @ weights) and return its path."""
     last = ("Softmax", ["z"], ["y"]) if softmax else ("Identity", ["z"], ["y"])
     return make_onnx(
@@ -29,7 +29,7 @@ def linear_model(folder: Path, name: str, weights: NDArray[np.float32], *, softm
 
 def write_linear_bundle(
     folder: Path,
-    variants: dict[str, NDArray[np.float32]],
+    variants: Mapping[str, NDArray[Any]],
     *,
     labels: Sequence[str] = (),
     name: str = "linear",
