@@ -29,6 +29,9 @@ from tidegate.evaluate.parity import parity
 from tidegate.evaluate.running import run_rows
 from tidegate.runtime import load
 
+LARGE_ERROR = 0.2
+"""Above this, of a variant that was quantised, the author is told what may help."""
+
 _MODULES: dict[SourceKind, str] = {
     "keras": "keras",
     "savedmodel": "savedmodel",
@@ -74,6 +77,7 @@ def convert(
     *,
     data: str | Path | Mapping[str, Array] | None = None,
     name: str | None = None,
+    keep_float: Sequence[str] = (),
     note: Callable[[str], None] = lambda sentence: None,
     done: Callable[[Converted], None] = lambda converted: None,
 ) -> Conversion:
@@ -87,6 +91,7 @@ def convert(
         data: representative rows: arrays [rows, ...] by input name, or the path of an .npz with `input/NAME`. Needed
             for `int8` variants; all variants are held against the source on its first rows, else on random input.
         name: what the files are called after; default: the source's own.
+        keep_float: shell patterns (`*front_end*`) of the operators that stay float32 in int8 variants.
         note: receives sentences that the author should see.
         done: receives each variant when it is finished.
 
@@ -104,14 +109,16 @@ def convert(
     rows = read_rows(data)
     _check_data(routes, rows, origin)
     out = _made_directory(Path(out_dir))
-    with tempfile.TemporaryDirectory(prefix="tidegate-convert-") as scratch, _prints_to_stderr():
-        job = Job(origin.origin, Path(scratch), rows, note)
-        workshop = _Workshop(origin, job)
+    with tempfile.TemporaryDirectory(prefix="tidegate-convert-") as scratch:
+        job = Job(origin.origin, Path(scratch), rows, tuple(keep_float), note)
+        with _prints_to_stderr():
+            workshop = _Workshop(origin, job)
         made: list[Converted] = []
         for variant, route in routes.items():
             started = time.perf_counter()
-            path = workshop.take(route)
-            found = workshop.compare(path, variant)
+            with _prints_to_stderr():
+                path = workshop.take(route)
+                found = workshop.compare(path, variant)
             target = out / f"{name or origin.name}-{variant}{path.suffix}"
             made.append(_delivered(path, target, variant, found, started, note))
             done(made[-1])
@@ -183,6 +190,11 @@ def _delivered(
     asked = variant.partition("-")[2].removesuffix("-io")
     if asked and precision and precision != asked:
         note(f"{variant}: the weights are {precision}, not {asked}: nothing in this model was worth the change")
+    if found.maximum_error is not None and found.maximum_error > LARGE_ERROR:
+        note(
+            f"{variant}: an output differs by {found.maximum_error:.2g} from the source's; where layers of a wide "
+            "range (logarithm, power spectrum) became int8, keep them in float32: keep_float, --keep-float"
+        )
     write_atomically(target, [content])
     seconds = time.perf_counter() - started
     return Converted(variant, target, backend, precision, digest(content), len(content), seconds, found)

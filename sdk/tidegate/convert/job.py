@@ -24,5 +24,7 @@ class Job:
     """for what the steps make; gone afterwards"""
     rows: Rows
     """representative data by input name; empty when none was given"""
+    keep_float: tuple[str, ...]
+    """shell patterns of the operators that stay float32 in int8 variants"""
     note: Callable[[str], None]
     """receives sentences that the author should see"""

@@ -9,6 +9,7 @@ from typing import Any
 
 from tidegate.bundle.dtypes import numpy_dtype
 from tidegate.convert.job import ONNX_OPSET, Job
+from tidegate.convert.keep_float import kept_names
 from tidegate.convert.reasons import one_line
 from tidegate.convert.rows import Rows, calls, fitted_rows
 from tidegate.errors import DependencyError, ModelError
@@ -61,6 +62,7 @@ def to_int8(path: Path, job: Job) -> Path:
             str(out),
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
+            nodes_to_exclude=_kept(prepared, job),
             op_types_to_quantize=STATIC_OPERATORS,
             per_channel=True,
             activation_type=quantization.QuantType.QInt8,
@@ -82,7 +84,11 @@ def to_dynamic_int8(path: Path, job: Job) -> Path:
 
     def quantise(prepared: Path, out: Path) -> None:
         quantization.quantize_dynamic(
-            str(prepared), str(out), op_types_to_quantize=DYNAMIC_OPERATORS, weight_type=quantization.QuantType.QInt8
+            str(prepared),
+            str(out),
+            nodes_to_exclude=_kept(prepared, job),
+            op_types_to_quantize=DYNAMIC_OPERATORS,
+            weight_type=quantization.QuantType.QInt8,
         )
 
     return _quantised(path, job, "dynamic-int8", quantise)
@@ -121,10 +127,29 @@ def _quantised(path: Path, job: Job, precision: str, quantise: Any) -> Path:
         try:
             # Symbolic shape inference needs sympy, and fails on operators that it does not know.
             quant_pre_process(str(_with_channels(path, Path(scratch))), str(prepared), skip_symbolic_shape=True)
+            _forget_constant_shapes(prepared)
             quantise(prepared, out)
         except _failures() as error:
             raise _failed(job, precision, error) from error
     return out
+
+
+def _kept(prepared: Path, job: Job) -> list[str]:
+    import onnx
+
+    return kept_names((node.name for node in onnx.load(str(prepared)).graph.node), job.keep_float, job.origin)
+
+
+def _forget_constant_shapes(prepared: Path) -> None:
+    """Drop the stated shapes of constants: the quantiser transposes some weights, and then trips over the old shape."""
+    import onnx
+
+    model = onnx.load(str(prepared))
+    constants = {tensor.name for tensor in model.graph.initializer}
+    kept = [value for value in model.graph.value_info if value.name not in constants]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
+    onnx.save(model, str(prepared))
 
 
 def _with_channels(path: Path, scratch: Path) -> Path:

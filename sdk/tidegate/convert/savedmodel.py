@@ -9,6 +9,7 @@ from typing import Any
 
 from tidegate.bundle.arrays import Array
 from tidegate.convert.job import ONNX_OPSET, Job
+from tidegate.convert.keep_float import kept_names
 from tidegate.convert.onnx_names import named
 from tidegate.convert.reasons import one_line, tflite_reason
 from tidegate.convert.rows import Rows, calls, checked_rows
@@ -134,6 +135,8 @@ def to_tflite_int8(folder: Path, job: Job) -> Path:
         converter.optimizations = [_import().lite.Optimize.DEFAULT]
         converter.representative_dataset = examples
 
+    if job.keep_float:
+        return _to_tflite(folder, job, "int8", configure, _partly_int8(folder, job, examples))
     return _to_tflite(folder, job, "int8", configure)
 
 
@@ -207,7 +210,42 @@ def _examples(folder: Path, job: Job) -> Callable[[], Iterator[Rows]]:
     return examples
 
 
-def _to_tflite(folder: Path, job: Job, precision: str, configure: Callable[[Any], None]) -> Path:
+def _partly_int8(folder: Path, job: Job, examples: Callable[[], Iterator[Rows]]) -> Callable[[Any], bytes]:
+    """Return what quantises all but the operators that the author wants in float32."""
+
+    def convert(converter: Any) -> bytes:
+        tf = _import()
+        plain = tf.lite.TFLiteConverter.from_saved_model(
+            str(folder), signature_keys=[served(folder, job.origin).key]
+        ).convert()
+        kept = kept_names(_operator_names(plain), job.keep_float, job.origin)
+        debugger = tf.lite.experimental.QuantizationDebugger(
+            converter=converter,
+            debug_dataset=examples,
+            debug_options=tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=kept),
+        )
+        content: bytes = debugger.get_nondebug_quantized_model()
+        return content
+
+    return convert
+
+
+def _operator_names(content: bytes) -> list[str]:
+    """Return the names of the tensors that operators write: TFLite names operators by them."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content)
+    names = {detail["index"]: detail["name"] for detail in interpreter.get_tensor_details()}
+    return [names[index] for detail in interpreter._get_ops_details() for index in detail["outputs"]]
+
+
+def _to_tflite(
+    folder: Path,
+    job: Job,
+    precision: str,
+    configure: Callable[[Any], None],
+    convert: Callable[[Any], bytes] = lambda converter: bytes(converter.convert()),
+) -> Path:
     tf = _import()
     from tensorflow.lite.python.convert_phase import ConverterError
 
@@ -215,7 +253,7 @@ def _to_tflite(folder: Path, job: Job, precision: str, configure: Callable[[Any]
     try:
         converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[key])
         configure(converter)
-        content = converter.convert()
+        content = convert(converter)
     except (ConverterError, ValueError, TypeError, RuntimeError, NotImplementedError, tf.errors.OpError) as error:
         raise ModelError(f"{job.origin}: no TFLite form: {tflite_reason(error)}", fix=_FIX_OPERATOR) from error
     out = job.folder / f"{precision}.tflite"

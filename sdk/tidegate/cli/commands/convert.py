@@ -32,6 +32,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="ROWS.npz", help="representative rows, one array input/NAME each")
     parser.add_argument("-o", "--output", type=Path, default=Path(), metavar="DIR", help="default: here")
     parser.add_argument("--name", help="what the files are called after; default: the source's name")
+    parser.add_argument(
+        "--keep-float",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="operators that stay float32 in int8 variants, such as '*front_end*'; may repeat",
+    )
     parser.add_argument("--verbose", action="store_true", help="show what the converters print, on standard error")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -46,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.output,
             data=arguments.data,
             name=arguments.name,
+            keep_float=arguments.keep_float,
             note=lambda sentence: print(f"note: {sentence}", file=say, flush=True),
             done=_progress(len(wanted), say),
         )
