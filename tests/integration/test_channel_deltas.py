@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +16,9 @@ from onnx import helper, numpy_helper
 from tidegate.bundle import digest
 from tidegate.cli.main import main
 from tidegate.delta import Identity, apply, read_header
-from tidegate.errors import ConfigError, IntegrityError
+from tidegate.errors import ConfigError, IntegrityError, ResourceError
 from tidegate.release.channel import Channel
+from tidegate.release.disk import Disk
 from tidegate.release.keys import KeyRing
 from tidegate.release.track import delta_target
 from tidegate.testing.channels import (
@@ -191,3 +195,39 @@ def test_the_command_line_takes_the_number(
     }
     files = (channel.path / "targets" / "deltas").rglob(f"*.{newest}")
     assert all(read_header(file.read_bytes()).full == Identity.of(model(3)) for file in files)
+
+
+class FullDisk(Disk):
+    """Takes so many bytes in all, then refuses as a full disk does."""
+
+    def __init__(self, free_bytes: int) -> None:
+        self.free_bytes = free_bytes
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        if len(data) > self.free_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.free_bytes -= len(data)
+        return super().write(descriptor, data)
+
+
+def test_a_disk_that_is_full_at_any_file_leaves_the_old_release_and_the_same_command_goes_on(
+    tmp_path: Path, channel: Channel, keys: KeyRing, device: PlainDevice
+) -> None:
+    channel.publish(release(tmp_path, 1), track="stable", keys=keys)
+    second = release(tmp_path, 2)
+    before, elsewhere = tmp_path / "before", tmp_path / "elsewhere"
+    shutil.copytree(channel.path, before)
+    shutil.copytree(channel.path, elsewhere)
+    plenty = FullDisk(10**9)
+    Channel(elsewhere, disk=plenty).publish(second, track="stable", keys=keys)
+    needed = 10**9 - plenty.free_bytes
+    for free_bytes in range(0, needed, needed // 25):
+        shutil.rmtree(channel.path)
+        shutil.copytree(before, channel.path)
+        with pytest.raises(ResourceError, match="No space left"):
+            Channel(channel.path, disk=FullDisk(free_bytes)).publish(second, track="stable", keys=keys)
+        assert device.install("tiny", "stable", "onnx-fp32").offer.version == "1.1.0"
+        assert device.refresh().get_targetinfo(delta_target(digest(model(1)), digest(model(2)))) is None
+    channel.publish(second, track="stable", keys=keys)
+    assert device.install("tiny", "stable", "onnx-fp32").offer.version == "1.2.0"
+    assert deltas_of(channel) == between((1, 2))
