@@ -1,0 +1,1 @@
+"""What is measured on a row of each kind of tensor."""
