@@ -104,7 +104,12 @@ class ArchiveTree:
             stop = locator_offset - layout.END64.size
             if stop < 0 or locator[2] != stop or self._at(stop, 4, "ZIP64 end record") != layout.END64_SIGNATURE:
                 self._broken("ZIP64 end record", f"offset {locator[2]}", f"one at offset {stop}")
+            if (locator[1], locator[3]) != (0, 1):
+                self._broken("locator", f"disk {locator[1]} of {locator[3]}", "disk 0 of 1")
             end64 = layout.END64.unpack(self._at(stop, layout.END64.size, "ZIP64 end record"))
+            if end64[1] != layout.END64.size - 12:
+                self._broken("ZIP64 end record", f"{end64[1]} bytes", f"{layout.END64.size - 12}")
+            self._check_agreement(end[1:7], end64[4:])
             disk, directory_disk, entries_here, entries, size, start = end64[4:]
         if (disk, directory_disk) != (0, 0) or entries_here != entries or comment:
             self._broken("end record", "several disks or a comment", "one disk and no comment")
@@ -112,6 +117,13 @@ class ArchiveTree:
             self._broken("directory", f"{size} bytes at offset {start}", f"its end at offset {stop}")
         self._check_directory_size(entries, size)
         return entries, start, stop
+
+    def _check_agreement(self, short: tuple[int, ...], long: tuple[int, ...]) -> None:
+        """A tool that knows nothing of ZIP64 reads the short record: it must say the same, or that it cannot."""
+        too_large = (layout.MAX16,) * 4 + (layout.MAX32,) * 2
+        for found, expected, unsaid in zip(short, long, too_large, strict=True):
+            if found not in (expected, unsaid):
+                self._broken("end record", f"{found}", f"{expected} as in the ZIP64 end record")
 
     def _check_directory_size(self, entries: int, size: int) -> None:
         if entries > self._limits.files:
