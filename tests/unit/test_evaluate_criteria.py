@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.errors import ConfigError, NotFoundError
-from tidegate.evaluate import parse_criteria, read_criteria
+from tidegate.evaluate import Criterion, parse_criteria, read_criteria
+from tidegate.evaluate.criteria import Metric
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 
 
 def parse(text: str) -> object:
@@ -95,6 +101,18 @@ def test_what_cannot_be_meant_is_refused(text: str, complaint: str) -> None:
 def test_any_text_is_criteria_or_a_config_error(text: str) -> None:
     with pytest.raises(ConfigError):
         parse(text)
+
+
+def test_the_file_in_the_document_is_one() -> None:
+    match = re.search(r"^```toml\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+    assert match is not None
+    criteria = parse_criteria(match[1].encode(), origin="docs/evaluation.md")
+    assert [criterion.metric for criterion in criteria.criterion] == [
+        "recall", "accuracy", "latency_p95_ms", "size_bytes",
+    ]  # fmt: skip
+    keys = {field.encode_name for field in msgspec.structs.fields(Criterion)}
+    assert {key for key in keys if key not in match[1]} == set()
+    assert {metric for metric in get_args(Metric) if f"`{metric}`" not in DOCUMENT} == set()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from tidegate.evaluate import Criteria, Criterion, EvaluationSet, Judgement, Mea
 from tidegate.evaluate.answers import Answers, Classified, Estimated, Transcribed
 from tidegate.evaluate.comparison import mcnemar_p
 from tidegate.evaluate.judging import VERDICTS, Subject, judge, overall
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 
 RUNS = 200
 SLACK = 2 * math.sqrt(0.05 * 0.95 / RUNS)
@@ -54,7 +58,7 @@ def test_the_table_of_verdicts_is_complete() -> None:
 @pytest.mark.parametrize(
     ("right", "rows", "minimum", "verdict"),
     [
-        # lower bounds at 0.95: 49 of 50: .909, 48 of 50: .879; upper bounds: 42 of 50: .917, 40 of 50: .888
+        # lower bounds at 0.95: 49 of 50: .909, 48 of 50: .879; upper bounds: 42 of 50: .918, 40 of 50: .887
         (49, 50, None, "pass"),
         (48, 50, None, "wait"),
         (42, 50, None, "wait"),
@@ -71,6 +75,16 @@ def test_the_bound_decides_and_not_the_estimate(right: int, rows: int, minimum: 
     assert found.verdict == verdict
     assert found.estimate == pytest.approx(right / rows)
     assert found.reason
+
+
+def test_the_table_in_the_document_is_right() -> None:
+    found = re.findall(r"^\| (\d+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| (\w+) \|$", DOCUMENT, re.MULTILINE)
+    assert len(found) == 7
+    for right, rows, *stated, verdict in found:
+        one = subject(answers_with(np.arange(int(rows)) < int(right)))
+        (said,) = ask(one, data_of(int(rows)), at_least=0.9)
+        assert said.verdict == verdict
+        assert [f"{value:.3f}" for value in (said.estimate, said.lower, said.upper)] == stated
 
 
 def test_error_rates_are_bounded_from_above() -> None:
