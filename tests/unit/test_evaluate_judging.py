@@ -17,7 +17,8 @@ from tidegate.errors import ConfigError
 from tidegate.evaluate import Criteria, Criterion, EvaluationSet, Judgement, Measurement
 from tidegate.evaluate.answers import Answers, Classified, Estimated, Transcribed
 from tidegate.evaluate.comparison import mcnemar_p
-from tidegate.evaluate.judging import VERDICTS, Subject, judge, overall
+from tidegate.evaluate.evidence import Subject
+from tidegate.evaluate.judging import VERDICTS, judge, overall
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 

@@ -16,7 +16,8 @@ from tidegate.evaluate import breakdown
 from tidegate.evaluate.answers import Answers, Classified, aligned, answers_of, transcribed
 from tidegate.evaluate.criteria import DEFAULT_CONFIDENCE, Criteria
 from tidegate.evaluate.data import EvaluationSet, check_inputs
-from tidegate.evaluate.judging import Subject, judge, overall
+from tidegate.evaluate.evidence import Subject
+from tidegate.evaluate.judging import judge, overall
 from tidegate.evaluate.measurements import Measurement
 from tidegate.evaluate.parity import agreement, parity
 from tidegate.evaluate.report import SCHEMA, Baseline, Evaluation, Judgement, VariantResult

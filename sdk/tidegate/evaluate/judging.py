@@ -8,30 +8,26 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.errors import ConfigError
-from tidegate.evaluate import quantiles
 from tidegate.evaluate.answers import Answers, Classified, class_index
 from tidegate.evaluate.bootstrap import resamples_for
-from tidegate.evaluate.comparison import compare, holm
+from tidegate.evaluate.comparison import holm
 from tidegate.evaluate.contributions import BY_CLASS
 from tidegate.evaluate.criteria import (
     EACH_VARIANT,
-    MEASURED_ELSEWHERE,
-    MINIMUM_SAMPLES,
     Criteria,
     Criterion,
     demand,
 )
 from tidegate.evaluate.data import EvaluationSet
-from tidegate.evaluate.estimates import Bound, estimate, sample_unit
-from tidegate.evaluate.measurements import Measurement
+from tidegate.evaluate.estimates import sample_unit
+from tidegate.evaluate.evidence import Evidence, Question, Subject, gather
 from tidegate.evaluate.report import Judgement, Verdict
 
 Position = Literal["clear", "wrong", "open"]
@@ -46,55 +42,6 @@ VERDICTS: dict[tuple[bool, Position], Verdict] = {
     (False, "open"): "wait",
 }
 """The only place where a verdict is given."""
-
-P95 = 0.95
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One variant, as far as it is known here."""
-
-    answers: Answers | None
-    """None when it could not be run"""
-    problem: str
-    """why it could not be run"""
-    size_bytes: int
-    measurement: Measurement | None
-    baseline: Answers | None
-    """what the released model said, in this one's classes"""
-
-
-@dataclass(frozen=True)
-class Question:
-    """One criterion on one set of rows and one variant."""
-
-    criterion: Criterion
-    confidence: float
-    variant: str
-    scope: str
-    rows: NDArray[np.bool_]
-    of_class: int | None
-    class_name: str | None
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What the data says to a question."""
-
-    value: float
-    samples: int
-    lower: Bound
-    upper: Bound
-    is_wrong: Callable[[float], bool]
-    """confidence to whether the promise is surely broken"""
-    is_clear: Callable[[float], bool]
-    """confidence to whether it is surely kept"""
-    minimum_samples: int
-    candidate: float = math.nan
-    baseline: float = math.nan
-    absent: str = ""
-    """why there are no figures at all"""
-    note: str = ""
 
 
 def judge(
@@ -112,9 +59,9 @@ def judge(
         ConfigError: a criterion names a variant, class, slice or tag that is not there, or a metric that does not fit.
     """
     questions = _questions(criteria, subjects, variant, data)
-    comparisons = sum(question.criterion.not_worse_than is not None for question in questions)
+    comparisons = sum(question.compares for question in questions)
     evidence = [
-        _evidence(question, subjects[question.variant], resamples_for(comparisons if _compares(question) else 1))
+        gather(question, subjects[question.variant], resamples_for(comparisons if question.compares else 1))
         for question in questions
     ]
     wrong = _surely_wrong(questions, evidence)
@@ -182,108 +129,12 @@ def _scopes(criterion: Criterion, data: EvaluationSet, where: str) -> list[tuple
     return [(f"slice {name}={one}", data.slices[name] == one) for one in values]
 
 
-def _evidence(question: Question, subject: Subject, resamples: int) -> Evidence:
-    criterion = question.criterion
-    if criterion.metric in MEASURED_ELSEWHERE:
-        return _measured(criterion, subject)
-    if subject.answers is None:
-        return _absent(criterion, f"the variant was not run: {subject.problem}")
-    if criterion.not_worse_than is None:
-        found = estimate(subject.answers, criterion.metric, question.of_class, question.rows, resamples=resamples)
-        return _bounded(criterion, found.value, found.samples, found.lower, found.upper, found.method)
-    if subject.baseline is None:
-        return _absent(criterion, "no baseline to compare with")
-    difference = compare(
-        subject.answers, subject.baseline, criterion.metric, question.of_class, question.rows, resamples=resamples
-    )
-    margin = criterion.margin
-    if margin:
-        is_wrong: Callable[[float], bool] = lambda confidence: difference.upper(confidence) < -margin  # noqa: E731
-        is_clear: Callable[[float], bool] = lambda confidence: difference.lower(confidence) >= -margin  # noqa: E731
-    else:
-        # Only a loss can be shown, never that there is none: what is not wrong is clear.
-        p_worse = difference.p_worse() if difference.samples else 1.0
-        is_wrong = lambda confidence: p_worse <= 1.0 - confidence  # noqa: E731
-        is_clear = lambda _: True  # noqa: E731
-    return Evidence(
-        difference.value,
-        difference.samples,
-        difference.lower,
-        difference.upper,
-        is_wrong,
-        is_clear,
-        criterion.minimum_samples or MINIMUM_SAMPLES["compared"],
-        difference.candidate,
-        difference.baseline,
-        note=difference.method,
-    )
-
-
-def _measured(criterion: Criterion, subject: Subject) -> Evidence:
-    """Return the evidence on size, latency or memory."""
-    if criterion.metric == "size_bytes":
-        return _exactly(criterion, float(subject.size_bytes), "size of the model file")
-    measurement = subject.measurement
-    if measurement is None:
-        return _absent(criterion, "not measured; hand in a report of `tidegate bench` with --bench")
-    if criterion.metric == "rss_mb":
-        if measurement.rss_mb is None:
-            return _absent(criterion, "the bench report has no memory figure")
-        return _exactly(criterion, measurement.rss_mb, "peak of one process")
-    calls = measurement.latencies_ms
-    if calls is None:
-        return _absent(criterion, "the bench report has no samples; write it without --no-samples")
-    return _bounded(
-        criterion,
-        quantiles.percentile(calls, P95),
-        len(calls),
-        lambda confidence: quantiles.lower_bound(calls, P95, confidence),
-        lambda confidence: quantiles.upper_bound(calls, P95, confidence),
-        "exact",
-        note="" if measurement.trust == "clean" else f"the bench calls its machine {measurement.trust}",
-    )
-
-
-def _exactly(criterion: Criterion, value: float, note: str) -> Evidence:
-    return _bounded(criterion, value, 1, lambda _: value, lambda _: value, "exact", note)
-
-
-def _bounded(
-    criterion: Criterion, value: float, samples: int, lower: Bound, upper: Bound, method: str, note: str = ""
-) -> Evidence:
-    """Return the evidence for a bound that is stated as a number."""
-    least, most = criterion.at_least, criterion.at_most
-    return Evidence(
-        value,
-        samples,
-        lower,
-        upper,
-        lambda confidence: upper(confidence) < least if least is not None else lower(confidence) > _number(most),
-        lambda confidence: lower(confidence) >= least if least is not None else upper(confidence) <= _number(most),
-        criterion.minimum_samples or MINIMUM_SAMPLES["resampled" if method == "bootstrap" else "exact"],
-        note=note,
-    )
-
-
-def _absent(criterion: Criterion, reason: str) -> Evidence:
-    return Evidence(
-        math.nan,
-        0,
-        lambda _: -math.inf,
-        lambda _: math.inf,
-        lambda _: False,
-        lambda _: False,
-        criterion.minimum_samples or 1,
-        absent=reason,
-    )
-
-
 def _surely_wrong(questions: Sequence[Question], evidence: Sequence[Evidence]) -> list[bool]:
     """Say which promises are surely broken, each family of questions sharing one risk of a false alarm."""
     families: dict[str, list[int]] = {}
     for index, question in enumerate(questions):
-        if _is_enough(evidence[index]):
-            families.setdefault("" if _compares(question) else question.criterion.name, []).append(index)
+        if evidence[index].is_enough:
+            families.setdefault("" if question.compares else question.criterion.name, []).append(index)
     wrong = [False] * len(questions)
     for members in families.values():
         found = holm(
@@ -298,7 +149,7 @@ def _judgement(question: Question, evidence: Evidence, is_wrong: bool) -> Judgem
     criterion, confidence = question.criterion, question.confidence
     clear = not is_wrong and evidence.is_clear(confidence)
     position: Position = "wrong" if is_wrong else "clear" if clear else "open"
-    verdict = VERDICTS[_is_enough(evidence), position]
+    verdict = VERDICTS[evidence.is_enough, position]
     return Judgement(
         name=criterion.name,
         metric=criterion.metric,
@@ -325,10 +176,10 @@ def _reason(question: Question, evidence: Evidence, verdict: Verdict) -> str:
     note = f"; {evidence.note}" if evidence.note else ""
     if evidence.absent:
         return evidence.absent
-    if not _is_enough(evidence):
+    if not evidence.is_enough:
         unit = sample_unit(question.criterion.metric, question.of_class)
         return f"{evidence.samples} {unit}, {evidence.minimum_samples} needed"
-    if _compares(question) and not question.criterion.margin:
+    if question.compares and not question.criterion.margin:
         if verdict == "fail":
             return f"a loss is shown{note}"
         loss = -evidence.lower(question.confidence)
@@ -352,18 +203,6 @@ def _samples_to_decide(question: Question, evidence: Evidence) -> str:
     if gap == 0 or not math.isfinite(reach) or reach <= abs(gap):
         return ""
     return f"; about {math.ceil(evidence.samples * (reach / gap) ** 2):,} samples would decide, if the figure stayed"
-
-
-def _is_enough(evidence: Evidence) -> bool:
-    return evidence.samples >= evidence.minimum_samples and not evidence.absent
-
-
-def _compares(question: Question) -> bool:
-    return question.criterion.not_worse_than is not None
-
-
-def _number(value: float | None) -> float:
-    return math.inf if value is None else value
 
 
 def _or_none(value: float) -> float | None:
