@@ -25,9 +25,11 @@ from tidegate.bundle import Bundle, Manifest, digest, write_bundle
 from tidegate.bundle.difference import differences
 from tidegate.bundle.manifest import Asset, Budgets, CriterionResult, DecoderSettings, FrontEnd, PrefilterSettings
 from tidegate.cli.main import main
+from tidegate.client import Client
+from tidegate.cloud import Server
 from tidegate.convert.build import build
 from tidegate.convert.mirroring import read
-from tidegate.convert.mirrors import mlflow
+from tidegate.convert.mirrors import mlflow, oip
 from tidegate.convert.spec import BuildSpec, spec_for_models
 from tidegate.errors import BundleError, InputError
 from tidegate.runtime.pyfunc import _load_pyfunc
@@ -70,6 +72,8 @@ BUILD = """
 import os, sys
 os.umask(int(sys.argv[3], 8))
 from tidegate.cli.main import main
+from tidegate.client import Client
+from tidegate.cloud import Server
 models = ["--model", sys.argv[1] + "/dense.onnx", "--model", sys.argv[1] + "/dense.tflite"]
 sys.exit(main(["build", *models, "--name", "dense", "--version", "1.0.0", "-o", sys.argv[2]]))
 """
@@ -261,6 +265,8 @@ def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path: Path) -> No
 import resource, sys
 from pathlib import Path
 from tidegate.cli.main import main
+from tidegate.client import Client
+from tidegate.cloud import Server
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
 sys.exit(main(["build", "--model", sys.argv[1], "--name", "dense", "--version", "1.0.0", "-o", sys.argv[2]]))
 """
@@ -543,3 +549,21 @@ def test_each_change_is_said_in_words(name: str, tone_manifest: Manifest) -> Non
 
 def test_a_wrong_use_of_diff(tidegate: Tidegate, dense: Path) -> None:
     assert tidegate("inspect", dense, "--diff", dense, dense)[0] == 2
+
+
+# -- Open Inference Protocol -------------------------------------------------------------------------------------------
+
+
+def test_a_server_says_what_the_mirror_says(dense: Path) -> None:
+    with Server([dense]) as server, Client(server.address) as client, Bundle.open(dense) as bundle:
+        answer = client.model_metadata("dense")
+        mirror = oip.metadata(bundle.manifest, bundle.variant(answer.properties["variant"]))
+    assert (answer.name, list(answer.versions), answer.platform) == (
+        mirror["name"],
+        mirror["versions"],
+        mirror["platform"],
+    )
+    told = [{"name": spec.name, "datatype": spec.dtype, "shape": list(spec.shape)} for spec in answer.signature.inputs]
+    assert told == mirror["inputs"]
+    plain = {name: value for name, value in mirror["properties"].items() if not name.startswith(oip.PREFIX)}
+    assert plain.items() <= answer.properties.items()
