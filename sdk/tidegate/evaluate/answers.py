@@ -180,7 +180,9 @@ def _classified(
     outputs: Mapping[str, Array], order: Sequence[str], data: EvaluationSet, labels: tuple[str, ...],
     names: tuple[str, ...],
 ) -> Classified:  # fmt: skip
-    score_name = next((n for n in order if outputs[n].dtype.kind == "f" and _is_scores(outputs[n], data.rows)), None)
+    with_scores = [n for n in order if outputs[n].dtype.kind == "f" and _is_scores(outputs[n], data.rows)]
+    fitting = [n for n in with_scores if outputs[n].size == data.rows * len(labels)]
+    score_name = next(iter(fitting or with_scores), None)
     class_name = next((n for n in order if _is_classes(outputs[n], data.rows)), None)
     if score_name is None and class_name is None:
         shapes = ", ".join(f"{name} {list(outputs[name].shape)}" for name in order)
