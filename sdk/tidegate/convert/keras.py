@@ -9,7 +9,7 @@ from typing import Any
 
 from tidegate.bundle.arrays import Array
 from tidegate.convert.job import Job
-from tidegate.convert.reasons import one_line
+from tidegate.convert.reasons import keras_reason, one_line
 from tidegate.convert.rows import Rows
 from tidegate.convert.sources import Source
 from tidegate.errors import ConfigError, DependencyError, ModelError
@@ -35,7 +35,7 @@ def opened(source: Source) -> Any:
         return keras.models.load_model(source.path, compile=False)
     except _FAILURES as error:
         raise ModelError(
-            f"{source.origin}: Keras cannot load it: {one_line(error)}",
+            f"{source.origin}: Keras cannot load it: {keras_reason(error)}",
             fix="a layer of your own must be registered (keras.saving.register_keras_serializable) and imported: load "
             "the model in Python and hand it to tidegate.convert.convert",
         ) from error
@@ -68,10 +68,7 @@ def to_savedmodel(model: Any, job: Job) -> Path:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     names = output_names(model)
-    specs = [
-        tf.TensorSpec(tensor.shape, tensor.dtype, name)
-        for name, tensor in zip(input_names(model), model.inputs, strict=True)
-    ]
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype, name) for name, tensor in _inputs(model).items()]
 
     @tf.function(input_signature=specs, autograph=False)  # type: ignore[untyped-decorator, unused-ignore]
     def call(*given: Any) -> Any:
@@ -102,11 +99,7 @@ def input_names(model: Any) -> list[str]:
     Raises:
         ModelError: the model has no fixed inputs.
     """
-    _check_functional(model)
-    structure = model.input
-    if isinstance(structure, dict):
-        return list(structure)
-    return [tensor.name for tensor in model.inputs]
+    return list(_inputs(model))
 
 
 def output_names(model: Any) -> list[str]:
@@ -116,15 +109,24 @@ def output_names(model: Any) -> list[str]:
         ModelError: the model has no fixed outputs.
     """
     _check_functional(model)
-    structure = model.output
+    structure = _structure(model, "output")
     if isinstance(structure, dict):
         return list(structure)
     names = list(getattr(model, "output_names", None) or [model.layers[-1].name])
     return _unique(names if len(names) == len(model.outputs) else [f"output_{n}" for n in range(len(model.outputs))])
 
 
+def _inputs(model: Any) -> dict[str, Any]:
+    """Return the symbolic inputs by name, in the order of the model's own structure."""
+    _check_functional(model)
+    structure = _structure(model, "input")
+    if isinstance(structure, dict):
+        return dict(structure)
+    return {tensor.name: tensor for tensor in model.inputs}
+
+
 def _call(model: Any, given: Sequence[Any]) -> list[Any]:
-    structure = model.input
+    structure = _structure(model, "input")
     if isinstance(structure, dict):
         found = model(dict(zip(structure, given, strict=True)), training=False)
     else:
@@ -132,8 +134,14 @@ def _call(model: Any, given: Sequence[Any]) -> list[Any]:
             list(given) if len(given) > 1 or isinstance(structure, list | tuple) else given[0], training=False
         )
     if isinstance(found, dict):
-        return [found[name] for name in model.output]
+        return [found[name] for name in output_names(model)]
     return list(found) if isinstance(found, list | tuple) else [found]
+
+
+def _structure(model: Any, side: str) -> Any:
+    """Return the symbolic tensor, or list or dictionary of them; of a Sequential model, its only tensor."""
+    tensors = getattr(model, f"{side}s")
+    return getattr(model, side) if hasattr(model, "output_names") else tensors[0]
 
 
 def _check_functional(model: Any) -> None:

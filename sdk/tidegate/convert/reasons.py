@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 MAXIMUM_CHARACTERS = 400
 
-# As MLIR writes it: loc(callsite(fused["Betainc:", "net/odd_layer/Betainc@__inference_47"] at ... error: 'tf.X' op
-_PLACE = re.compile(r"""fused\["[^"]*", "([^"@]+)@[^"]*"\][^\n]*?error: ('tf[l.][\w.]+' op [^\n]*)""")
-_PLAIN = re.compile(r"""error: ('tf[l.][\w.]+' op [^\n]*)""")
+# As MLIR writes it: loc(callsite(fused["Betainc:", "net/odd/Betainc@__inference_47"] at ...)): 'tf.Betainc' op ...
+_PLACE = re.compile(r"""fused\["[^"]*", "([^"@]+)@[^"]*"\][^\n]*?: ('tf[l.][\w.]+' op [^\n]*)""")
+_PLAIN = re.compile(r"""('tf[l.][\w.]+' op [^\n]*)""")
 _MISSING = re.compile(r"^((?:Custom|Flex|Select TF|TF Select) ops): (.+)$", re.MULTILINE)
 
 
@@ -27,6 +27,14 @@ def tflite_reason(error: Exception) -> str:
     plain = _first(_PLAIN.findall(text))
     found = [reason for reason in (placed or plain, missing) if reason]
     return "; ".join(found) or one_line(error)
+
+
+def keras_reason(error: Exception) -> str:
+    """Return the innermost cause: Keras puts the whole configuration of the model in front of it."""
+    text = str(error)
+    if match := re.search(r"Could not locate (?:class|function) '[^']+'", text):
+        return match[0]
+    return one_line(ValueError(text.rsplit("Exception encountered: ", 1)[-1]))
 
 
 def _first(reasons: Iterable[str]) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tidegate.bundle.arrays import Array
 from tidegate.convert.job import ONNX_OPSET, Job
 from tidegate.convert.keep_float import kept_names
@@ -20,6 +22,8 @@ SIGNATURE = "serving_default"
 EXTRA = 'pip install "tidegate[keras]"'
 
 _FIX_OPERATOR = "use operators that the target has, or convert to another format: ONNX and TFLite have different gaps"
+
+_FIX_RECURRENT = "TFLite cannot loop over a free batch: give the recurrent layer unroll=True, or convert to ONNX"
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,6 @@ def outputs(folder: Path, rows: Rows) -> dict[str, Array]:
                 part.append(found[name].numpy())
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise ModelError(f"{folder} fails to run: {one_line(error)}", fix="mend the model") from error
-    import numpy as np
-
     has_rows = all(
         part.ndim and len(part) == len(next(iter(feeds.values()))) for part in (p[0] for p in parts.values())
     )
@@ -141,7 +143,10 @@ def to_tflite_int8(folder: Path, job: Job) -> Path:
 
 
 def to_tflite_int8_io(folder: Path, job: Job) -> Path:
-    """Write int8 weights and activations, int8 in and out, and nothing in float32: for integer-only accelerators."""
+    """Write int8 weights and activations, int8 in and out: for accelerators that compute with integers.
+
+    An operator without an int8 form stays float32 all the same; the author is told which.
+    """
     examples = _examples(folder, job)
 
     def configure(converter: Any) -> None:
@@ -152,7 +157,11 @@ def to_tflite_int8_io(folder: Path, job: Job) -> Path:
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
 
-    return _to_tflite(folder, job, "int8-io", configure)
+    path = _to_tflite(folder, job, "int8-io", configure)
+    floats = _float_operators(path.read_bytes())
+    if floats:
+        job.note(f"tflite-int8-io: {', '.join(floats)} have no int8 form and stay float32")
+    return path
 
 
 def to_onnx_fp32(folder: Path, job: Job) -> Path:
@@ -230,6 +239,19 @@ def _partly_int8(folder: Path, job: Job, examples: Callable[[], Iterator[Rows]])
     return convert
 
 
+def _float_operators(content: bytes) -> list[str]:
+    """Return the kinds of the operators that write float32."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    # Without delegates, which would hide the operators that they take over.
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_content=content, experimental_op_resolver_type=resolver)
+    floats = {detail["index"] for detail in interpreter.get_tensor_details() if detail["dtype"] is np.float32}
+    operators = interpreter._get_ops_details()
+    kinds = {item["op_name"] for item in operators if floats & {int(index) for index in item["outputs"]}}
+    return sorted(kinds - {"DEQUANTIZE"})
+
+
 def _operator_names(content: bytes) -> list[str]:
     """Return the names of the tensors that operators write: TFLite names operators by them."""
     from ai_edge_litert.interpreter import Interpreter
@@ -255,7 +277,9 @@ def _to_tflite(
         configure(converter)
         content = convert(converter)
     except (ConverterError, ValueError, TypeError, RuntimeError, NotImplementedError, tf.errors.OpError) as error:
-        raise ModelError(f"{job.origin}: no TFLite form: {tflite_reason(error)}", fix=_FIX_OPERATOR) from error
+        reason = tflite_reason(error)
+        fix = _FIX_RECURRENT if "TensorList" in reason else _FIX_OPERATOR
+        raise ModelError(f"{job.origin}: no TFLite form: {reason}", fix=fix) from error
     out = job.folder / f"{precision}.tflite"
     out.write_bytes(content)
     return out
