@@ -17,7 +17,6 @@ from tidegate.delta.weights import find_weights
 from tidegate.errors import NotFoundError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "voice_commands"
-MODEL = EXAMPLE / "models" / "voice-commands-tflite-int8.tflite"
 
 
 def moved(model: bytes) -> bytes:
@@ -34,8 +33,10 @@ def moved(model: bytes) -> bytes:
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two model files."""
     place = tmp_path_factory.mktemp("models")
-    (place / "old.tflite").write_bytes(MODEL.read_bytes())
-    (place / "new.tflite").write_bytes(moved(MODEL.read_bytes()))
+    with Bundle.open(EXAMPLE / "voice-commands.tide") as bundle:
+        model = bundle.variant_bytes("tflite-int8")
+    (place / "old.tflite").write_bytes(model)
+    (place / "new.tflite").write_bytes(moved(model))
     return place / "old.tflite", place / "new.tflite"
 
 

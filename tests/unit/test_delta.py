@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from itertools import chain
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from tests.models import TFLITE, tflite
 
+from tidegate.bundle import Bundle
 from tidegate.delta import METHODS, Identity, Limits, Method, apply, apply_file, choose, make, read_header
 from tidegate.delta.differences import from_planes, to_planes
 from tidegate.delta.format import HEADER, MAGIC, Header, encode_section
@@ -28,9 +29,20 @@ from tidegate.delta.plan import Plan, Region, decode_plan
 from tidegate.delta.weights import find_weights
 from tidegate.errors import ConfigError, InputError, IntegrityError, NotFoundError
 
-SHIPPED = Path(__file__).parents[2] / "examples" / "voice_commands" / "models"
-WITH_WEIGHTS = [tflite(name) for name in ("dense", "dense_int8", "batch", "no_signature")]
-MODELS = sorted(chain(TFLITE.glob("*.tflite"), SHIPPED.glob("*.tflite"), SHIPPED.glob("*.onnx")))
+SHIPPED = ("tflite-int8", "tflite-fp32", "onnx-int8", "onnx-fp32")
+"""Variants of the bundle that ships: trained networks of some hundred kilobytes."""
+
+WITH_WEIGHTS = ("dense", "dense_int8", "batch", "no_signature")
+MODELS = (*sorted(path.stem for path in TFLITE.glob("*.tflite")), *SHIPPED)
+
+
+@cache
+def read(name: str) -> bytes:
+    """Return a checked-in model, or a variant of the bundle that ships."""
+    if name not in SHIPPED:
+        return tflite(name).read_bytes()
+    with Bundle.open(Path(__file__).parents[2] / "examples" / "voice_commands" / "voice-commands.tide") as bundle:
+        return bundle.variant_bytes(name)
 
 
 def fine_tuned(model: bytes, seed: int, step: int = 3) -> bytes:
@@ -66,9 +78,9 @@ def test_any_two_files_go_through_a_patch(base: bytes, full: bytes) -> None:
 
 @given(st.sampled_from(MODELS), st.data())
 @settings(max_examples=60, deadline=None)
-def test_any_damage_of_a_real_model_comes_out(path: Path, data: st.DataObject) -> None:
+def test_any_damage_of_a_real_model_comes_out(name: str, data: st.DataObject) -> None:
     """The new file need not be a model any more: bytes changed, cut out, put in, anywhere."""
-    base = path.read_bytes()
+    base = read(name)
     start = data.draw(st.integers(0, len(base)))
     cut = data.draw(st.integers(0, 3000))
     full = base[:start] + data.draw(st.binary(max_size=3000)) + base[start + cut :]
@@ -82,15 +94,15 @@ def test_any_damage_of_a_real_model_comes_out(path: Path, data: st.DataObject) -
 
 @given(st.sampled_from(WITH_WEIGHTS), st.integers(0, 2**32), st.sampled_from([1, 3, 40, 127]))
 @settings(deadline=None)
-def test_moved_weights_come_out(path: Path, seed: int, step: int) -> None:
-    base = path.read_bytes()
+def test_moved_weights_come_out(name: str, seed: int, step: int) -> None:
+    base = read(name)
     full = fine_tuned(base, seed, step)
     assert apply(base, make(base, full, "typed").data) == full
 
 
-@pytest.mark.parametrize("path", [path for path in MODELS if path.parent == SHIPPED], ids=lambda path: path.name)
-def test_typed_is_smallest_when_all_weights_moved(path: Path) -> None:
-    base = path.read_bytes()
+@pytest.mark.parametrize("name", SHIPPED)
+def test_typed_is_smallest_when_all_weights_moved(name: str) -> None:
+    base = read(name)
     full = fine_tuned(base, seed=1)
     patch, typed = make(base, full, "zstd-patch"), make(base, full, "typed")
     assert len(typed.data) < len(patch.data) / 2
@@ -118,7 +130,7 @@ def test_planes_are_the_zigzag_codes_lowest_byte_first() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_identical_files_make_a_tiny_delta(method: Method) -> None:
-    base = (SHIPPED / "voice-commands-tflite-int8.tflite").read_bytes()
+    base = read("tflite-int8")
     delta = make(base, base, method)
     assert len(delta.data) < 0.01 * len(base)
     assert apply(base, delta.data) == base
@@ -126,7 +138,7 @@ def test_identical_files_make_a_tiny_delta(method: Method) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_inputs_give_the_same_bytes(method: Method) -> None:
-    base = tflite("dense").read_bytes()
+    base = read("dense")
     full = fine_tuned(base, 3)
     assert make(base, full, method) == make(base, full, method)
 
@@ -140,12 +152,12 @@ def test_unrelated_files_get_no_delta() -> None:
 
 
 def test_typed_refuses_what_is_no_model() -> None:
-    model = tflite("dense").read_bytes()
+    model = read("dense")
     for base, full in ((model, b"text"), (b"", model), (model, model[: len(model) // 2])):
         with pytest.raises(InputError, match="not a TFLite or ONNX model"):
             make(base, full, "typed")
     with pytest.raises(InputError, match="no weights in common"):
-        make(model, tflite("two").read_bytes(), "typed")
+        make(model, read("two"), "typed")
 
 
 def test_a_patch_is_what_the_zstd_format_says() -> None:
@@ -162,7 +174,7 @@ def test_a_patch_is_what_the_zstd_format_says() -> None:
 def test_tflite_weights_are_those_of_the_interpreter() -> None:
     from ai_edge_litert.interpreter import Interpreter
 
-    model = (SHIPPED / "voice-commands-tflite-int8.tflite").read_bytes()
+    model = read("tflite-int8")
     interpreter = Interpreter(model_content=model)
     interpreter.allocate_tensors()
     details = {tensor["name"]: tensor for tensor in interpreter.get_tensor_details()}
@@ -176,11 +188,12 @@ def test_tflite_weights_are_those_of_the_interpreter() -> None:
 
 
 def test_onnx_weights_are_those_of_the_onnx_package() -> None:
-    path = SHIPPED / "voice-commands-onnx-int8.onnx"
+    model = read("onnx-int8")
     # Those in int32_data are written as numbers of varying length, which have no place of their own.
-    stored = [tensor for tensor in onnx.load(path).graph.initializer if tensor.raw_data or tensor.float_data]
+    stored = [
+        tensor for tensor in onnx.load_from_string(model).graph.initializer if tensor.raw_data or tensor.float_data
+    ]
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in stored}
-    model = path.read_bytes()
     found = find_weights(model)
     assert {weights.name for weights in found} >= {name for name, array in arrays.items() if array.nbytes >= 32}
     for weights in found:
@@ -223,8 +236,8 @@ def test_a_layer_that_grew_is_paired_as_far_as_it_goes() -> None:
 
 @given(st.sampled_from(MODELS), st.data())
 @settings(max_examples=150, deadline=None)
-def test_a_damaged_model_is_read_or_refused(path: Path, data: st.DataObject) -> None:
-    model = bytearray(path.read_bytes())
+def test_a_damaged_model_is_read_or_refused(name: str, data: st.DataObject) -> None:
+    model = bytearray(read(name))
     for _ in range(data.draw(st.integers(1, 8))):
         model[data.draw(st.integers(0, min(len(model), 5000) - 1))] = data.draw(st.integers(0, 255))
     end = data.draw(st.integers(0, len(model)))
@@ -251,7 +264,7 @@ def test_plans_survive_their_encoding(parts: list[tuple[int, int, int]]) -> None
 # Hostile files
 
 
-BASE = tflite("dense").read_bytes()
+BASE = read("dense")
 FULL = fine_tuned(BASE, 11)
 PATCH, TYPED = (make(BASE, FULL, method).data for method in METHODS)
 
@@ -404,7 +417,7 @@ def test_limits_are_checked() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_files_are_written_whole(method: Method, tmp_path: Path) -> None:
-    base = (SHIPPED / "voice-commands-onnx-fp32.onnx").read_bytes()
+    base = read("onnx-fp32")
     full = fine_tuned(base, 2)
     (tmp_path / "base").write_bytes(base)
     (tmp_path / "delta").write_bytes(make(base, full, method).data)

@@ -14,7 +14,8 @@ from tidegate.delta.source import Source
 WIDTHS = (1, 2, 4, 8)
 """Bytes of an element, in the order in which the planes are stored."""
 
-MAXIMUM_REGIONS = 1 << 18
+MAXIMUM_REGIONS = 1 << 16
+"""Also bounds the memory that a plan takes once it is read, some 20 MB."""
 REGION_BYTES = 32
 COLUMNS = 4
 _WORD = 1 << 64
