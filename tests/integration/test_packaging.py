@@ -29,7 +29,9 @@ from tidegate.client import Client
 from tidegate.cloud import Server
 from tidegate.convert.build import build
 from tidegate.convert.mirroring import read
-from tidegate.convert.mirrors import mlflow, oip
+from tidegate.convert.mirrors import mlflow, oip, tflite_file
+from tidegate.convert.mirrors.tflite_metadata import ModelText
+from tidegate.convert.mirrors.tflite_metadata import build as build_metadata
 from tidegate.convert.spec import BuildSpec, spec_for_models
 from tidegate.errors import BundleError, InputError
 from tidegate.runtime.pyfunc import _load_pyfunc
@@ -249,6 +251,19 @@ def test_mirrors_can_be_left_out(tmp_path: Path) -> None:
         assert [read(variant, bundle.variant_bytes(variant.id)) for variant in bundle.manifest.variants] == [None] * 2
 
 
+def test_a_model_with_metadata_of_its_own_is_packed_as_it_is(tidegate: Tidegate, tmp_path: Path) -> None:
+    text = build_metadata(ModelText(name="somebody else's", version="7"))
+    content = tflite_file.with_metadata(tflite("dense").read_bytes(), {"TFLITE_METADATA": text})
+    foreign = tmp_path / "foreign.tflite"
+    foreign.write_bytes(content.replace(tflite_file.ORIGINAL.encode(), b"A_FOREIGN_ENTRY__"))
+    words = ("build", "--model", foreign, "--name", "dense", "--version", "1.0.0", "-o", tmp_path / "dense.tide")
+    code, _, err = tidegate(*words)
+    assert code == 0
+    assert "without a mirror of the manifest: it carries TFLite metadata of its own" in err
+    with Bundle.open(tmp_path / "dense.tide") as bundle:
+        assert bundle.variant_bytes("tflite-fp32") == foreign.read_bytes()
+
+
 def test_a_mirrored_variant_may_be_built_again(dense: Path, tmp_path: Path) -> None:
     with Bundle.open(dense) as bundle:
         (tmp_path / "again.tflite").write_bytes(bundle.variant_bytes("tflite-fp32"))
@@ -258,6 +273,18 @@ def test_a_mirrored_variant_may_be_built_again(dense: Path, tmp_path: Path) -> N
         facts = read(bundle.manifest.variants[0], bundle.variant_bytes("v"))
     assert facts is not None
     assert (facts.name, facts.version, facts.labels) == ("other", "2.0.0", ())
+
+
+def test_a_stray_model_file_says_where_it_comes_from(tidegate: Tidegate, dense: Path, tmp_path: Path) -> None:
+    with Bundle.open(dense) as bundle:
+        for variant in bundle.manifest.variants:
+            path = tmp_path / Path(variant.file).name
+            path.write_bytes(bundle.variant_bytes(variant.id))
+            answer = json.loads(tidegate("inspect", path, "--json")[1])
+            assert (answer["name"], answer["version"], answer["variant"]) == ("dense", "1.0.0", variant.id)
+            assert "licence: Apache-2.0" in tidegate("inspect", path)[1]
+    code, _, err = tidegate("inspect", tflite("dense"))
+    assert (code, "carries no mirror" in err) == (1, True)
 
 
 def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:

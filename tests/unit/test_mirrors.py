@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import yaml
 from flatbuffers.table import Table
@@ -122,6 +123,8 @@ def test_onnx_facts_are_metadata_props_that_onnx_reads(dense_onnx: bytes) -> Non
     props = {prop.key: prop.value for prop in model.metadata_props}
     assert props["tidegate.name"] == "words"
     assert json.loads(props["tidegate.labels"]) == list(FACTS.labels)
+    session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map == props
     assert onnx_mirror.read(written) == FACTS
     assert onnx_mirror.read(dense_onnx) is None
 

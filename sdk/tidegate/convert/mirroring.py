@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from tidegate.bundle import Manifest, Variant, digest
+from tidegate.bundle.manifest import BackendName
 from tidegate.convert.mirrors import onnx, tflite
 from tidegate.convert.mirrors.facts import Facts, facts_of
 
@@ -73,5 +74,13 @@ def read(variant: Variant, content: bytes) -> Facts | None:
     Raises:
         BundleError: they are damaged.
     """
-    origin = f"variant {variant.id!r}"
-    return tflite.read(content, origin=origin) if variant.backend == "litert" else onnx.read(content, origin=origin)
+    return facts_in(variant.backend, content, origin=f"variant {variant.id!r}")
+
+
+def facts_in(backend: BackendName, content: bytes, *, origin: str) -> Facts | None:
+    """Return the facts that a model file carries, None when it has none.
+
+    Raises:
+        BundleError: they are damaged.
+    """
+    return tflite.read(content, origin=origin) if backend == "litert" else onnx.read(content, origin=origin)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _EXTERNAL = 1
 
@@ -22,8 +23,7 @@ _INNER: dict[str, dict[int, str]] = {
 }
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """One field of a message as it stands in the file."""
 
     number: int

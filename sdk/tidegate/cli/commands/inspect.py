@@ -11,13 +11,16 @@ import msgspec
 from tidegate.bundle import Bundle, Manifest, TensorSpec, Variant
 from tidegate.bundle.difference import differences, only_the_version
 from tidegate.bundle.manifest import json_schema
+from tidegate.cli.files import read_file
 from tidegate.cli.printing import print_json, print_table
-from tidegate.convert.mirroring import without
-from tidegate.errors import ConfigError
+from tidegate.convert.mirroring import facts_in, without
+from tidegate.convert.mirrors.facts import to_strings
+from tidegate.convert.spec import BACKEND_BY_SUFFIX
+from tidegate.errors import ConfigError, NotFoundError
 
 DESCRIPTION = """Show the manifest of a bundle: identity, signature, labels, front end, prefilter, decoder, variants,
 golden fixture and assets. The layout is checked; digests and models are checked by `tidegate verify`. --diff says in
-words what changed between two releases."""
+words what changed between two releases. For an .onnx or .tflite file that came out of a bundle, show which one."""
 
 EXAMPLE = """tidegate inspect voice-commands.tide
 tidegate inspect voice-commands.tide --json
@@ -27,7 +30,13 @@ tidegate inspect --schema > bundle-schema.json"""
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("bundle", nargs="?", type=Path, metavar="BUNDLE", help="a .tide file or a bundle directory")
+    parser.add_argument(
+        "bundle",
+        nargs="?",
+        type=Path,
+        metavar="BUNDLE",
+        help="a .tide file, a bundle directory, or a model file out of one",
+    )
     parser.add_argument(
         "--diff", nargs=2, type=Path, metavar=("OLD", "NEW"), help="say what changed between two bundles"
     )
@@ -48,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _diff(*arguments.diff, as_json=arguments.json)
     if arguments.bundle is None:
         raise ConfigError("there is nothing to inspect", fix="name a .tide file or a bundle directory")
+    if arguments.bundle.suffix in BACKEND_BY_SUFFIX and arguments.bundle.is_file():
+        return _stray_model(arguments.bundle, as_json=arguments.json)
     with Bundle.open(arguments.bundle) as bundle:
         manifest = bundle.manifest
         if arguments.json:
@@ -65,6 +76,23 @@ def run(arguments: argparse.Namespace) -> int:
             ],
         )
         _print_other_files(manifest)
+    return 0
+
+
+def _stray_model(path: Path, *, as_json: bool) -> int:
+    """Say which release a model file comes from, by the mirror that `build` left in it."""
+    facts = facts_in(BACKEND_BY_SUFFIX[path.suffix], read_file(path, "BUNDLE"), origin=str(path))
+    if facts is None:
+        raise NotFoundError(
+            f"{path} carries no mirror of a manifest",
+            fix="inspect its bundle; `tidegate build` makes one from a model file",
+        )
+    if as_json:
+        print_json(facts)
+        return 0
+    print("what the bundle that this file comes from said of it; nothing here is checked by a digest")
+    for name, value in to_strings(facts).items():
+        print(f"{name}: {_printable(value)}")
     return 0
 
 
