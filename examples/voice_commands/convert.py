@@ -30,19 +30,21 @@ NETWORK_SCOPE = "^(?!.*normalise).*functional"
 Float = NDArray[np.float32]
 
 VARIANT_FILES: dict[str, str] = {
-    "tflite-fp32": f"{NAME}-tflite-fp32.tflite",
-    "tflite-int8": f"{NAME}-tflite-int8.tflite",
-    "onnx-fp32": f"{NAME}-onnx-fp32.onnx",
-    "onnx-int8": f"{NAME}-onnx-int8.onnx",
-    "cloud-onnx-fp32": f"{CLOUD_NAME}-onnx-fp32.onnx",
+    "tflite-fp32": "device/variants/tflite-fp32.tflite",
+    "tflite-int8": "device/variants/tflite-int8.tflite",
+    "onnx-fp32": "device/variants/onnx-fp32.onnx",
+    "onnx-int8": "device/variants/onnx-int8.onnx",
+    "cloud-onnx-fp16": "cloud/variants/onnx-fp16.onnx",
 }
+"""Each folder below the output is laid out like the bundle that is made of it, so unpacking a bundle gives it back."""
 
 
 def convert_all(work: Path, out: Path) -> None:
-    """Write every variant of both networks, the labels and the golden windows to ``out``."""
+    """Write every variant of both networks to ``out``."""
     from evaluate import calibration_windows
 
-    out.mkdir(parents=True, exist_ok=True)
+    for name in VARIANT_FILES.values():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
     windows = calibration_windows(work, CALIBRATION_WINDOWS)
     small, cloud = (favour_commands(load_network(work / f"{n}.keras")) for n in ("small", "cloud"))
     saved = save_with_frontend(small, work / "saved-small")
@@ -50,8 +52,7 @@ def convert_all(work: Path, out: Path) -> None:
     to_tflite_int8(out / VARIANT_FILES["tflite-fp32"], out / VARIANT_FILES["tflite-int8"], windows)
     to_onnx(small, out / VARIANT_FILES["onnx-fp32"])
     to_onnx_int8(out / VARIANT_FILES["onnx-fp32"], out / VARIANT_FILES["onnx-int8"], windows, work)
-    to_onnx(cloud, out / VARIANT_FILES["cloud-onnx-fp32"])
-    (out / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
+    to_onnx(cloud, out / VARIANT_FILES["cloud-onnx-fp16"], halve_weights=True)
 
 
 def load_network(path: Path) -> Any:
@@ -164,14 +165,40 @@ def whole_range(calibrations: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def to_onnx(network_model: Any, path: Path) -> None:
-    """Write the float32 ONNX variant with plain names."""
+def to_onnx(network_model: Any, path: Path, *, halve_weights: bool = False) -> None:
+    """Write the ONNX variant with plain names; its weights as float16 if asked for."""
     import onnx
     import tf2onnx
 
     function = serving_function(network_model)
     model, _ = tf2onnx.convert.from_function(function, input_signature=function.input_signature, opset=OPSET)
-    onnx.save(plain_names(model), str(path))
+    named = plain_names(model)
+    onnx.save(weights_as_float16(named) if halve_weights else named, str(path))
+
+
+def weights_as_float16(model: Any, smallest: int = 256) -> Any:
+    """Store the large weights of an ONNX model as float16; a Cast brings each back to float32 when the model loads.
+
+    The runtime folds the casts away once, so the model computes in float32 at the speed of float32 and takes half the
+    room.  The front end keeps its own constants.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    kept = {name for node in graph.node if node.name in set(frontend_nodes(graph)) for name in node.input}
+    casts = []
+    for constant in list(graph.initializer):
+        values = numpy_helper.to_array(constant)
+        if constant.name in kept or values.dtype != np.float32 or values.size < smallest:
+            continue
+        stored = f"{constant.name}/half"
+        casts.append(helper.make_node("Cast", [stored], [constant.name], f"{constant.name}/cast", to=TensorProto.FLOAT))
+        graph.initializer.remove(constant)
+        graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), stored))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
 
 
 def plain_names(model: Any) -> Any:

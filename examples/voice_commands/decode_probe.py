@@ -26,7 +26,7 @@ from tidegate.speech.decoder import decode, windows
 
 SEED = 99
 # The other variants differ from these by less than the width of the test.
-PROBED = ("onnx-fp32", "tflite-int8", "cloud-onnx-fp32")
+PROBED = ("onnx-fp32", "tflite-int8", "cloud-onnx-fp16")
 TAKES_PER_VOICE = 50
 PRE_ROLL_SAMPLES = 4_800
 HANGOVER_SAMPLES = 7_200

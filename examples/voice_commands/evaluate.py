@@ -45,8 +45,8 @@ class LabelledWindows:
     """Voice of each window."""
 
 
-def evaluate_all(work: Path, out: Path, repeats: int = 2) -> None:
-    """Score all variants and write ``report.json``, ``REPORT.md`` and ``golden.npz`` to ``out``."""
+def evaluate_all(work: Path, out: Path, reports: Path, repeats: int = 2) -> None:
+    """Score all variants; write the golden windows to ``out``, ``report.json`` and ``REPORT.md`` to ``reports``."""
     predictors = {variant: load_variant(out / name) for variant, name in VARIANT_FILES.items()}
     facts: dict[str, Any] = {
         "labels": list(LABELS),
@@ -58,8 +58,8 @@ def evaluate_all(work: Path, out: Path, repeats: int = 2) -> None:
         "golden": write_golden(work, out, predictors),
         "segments": decode_probe.probe(work, predictors, CONDITIONS, repeats),
     }
-    (out / "report.json").write_text(json.dumps(facts, indent=1) + "\n")
-    write_report(facts, out / "REPORT.md")
+    (reports / "report.json").write_text(json.dumps(facts, indent=1) + "\n")
+    write_report(facts, reports / "REPORT.md")
 
 
 def load_variant(path: Path) -> Predict:
@@ -186,20 +186,21 @@ def score_negatives(predictors: dict[str, Predict]) -> dict[str, Any]:
 
 
 def write_golden(work: Path, out: Path, predictors: dict[str, Predict]) -> dict[str, float]:
-    """Write four windows with expected probabilities; return the deviation of each variant.
+    """Write one noisy window and its expected probabilities for each bundle; return each variant's deviation on four.
 
-    The expectation is the float32 result of the small network (for the cloud
-    network: ``probabilities_cloud``).
+    The expectation is the float32 result of the small network, and the cloud network's own.
     """
     group = test_groups()["held-out flite"]
     windows = windows_of_voices(work, group, Condition(None), 1, SEED + 3)
     noisy = windows_of_voices(work, group, Condition(15.0), 1, SEED + 3)
-    rows = [windows.audio[0], noisy.audio[len(noisy.audio) // 3], windows.audio[-1], np.zeros(WINDOW_SAMPLES)]
+    rows = [noisy.audio[len(noisy.audio) // 3], windows.audio[0], windows.audio[-1], np.zeros(WINDOW_SAMPLES)]
     audio = (np.round(np.stack(rows) * 32768) / 32768).astype(np.float32)
-    expected, cloud = predictors["onnx-fp32"](audio), predictors["cloud-onnx-fp32"](audio)
-    np.savez_compressed(out / "golden.npz", audio=audio, probabilities=expected, probabilities_cloud=cloud)
+    expected = {"device": predictors["onnx-fp32"](audio), "cloud": predictors["cloud-onnx-fp16"](audio)}
+    for folder, probabilities in expected.items():
+        arrays = {"input/audio": audio[:1], "output/probabilities": probabilities[:1]}
+        np.savez(out / folder / "golden.npz", **arrays)
     return {
-        variant: float(np.abs(predict(audio) - (cloud if "cloud" in variant else expected)).max())
+        variant: float(np.abs(predict(audio) - expected["cloud" if "cloud" in variant else "device"]).max())
         for variant, predict in predictors.items()
     }
 

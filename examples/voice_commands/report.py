@@ -145,7 +145,10 @@ def _golden(facts: dict[str, Any]) -> str:
         for variant, deviation in facts["golden"].items()
     ]
     head = ["variant", "largest deviation", "recommended absolute tolerance"]
-    return "`golden.npz`: four windows and the expected probabilities.\n\n" + _table(head, rows)
+    return (
+        "Deviation from the float32 result on four windows, one of which is the golden fixture of the bundle.\n\n"
+        + _table(head, rows)
+    )
 
 
 def tolerance(variant: str, deviation: float) -> float:

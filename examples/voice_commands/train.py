@@ -3,8 +3,8 @@
     python train.py --work DIR             the real thing, about an hour on two cores
     python train.py --work DIR --quick     a smoke run of every step, a few minutes
 
-Speech, windows and Keras files go to ``--work``; the models that are checked in
-go to ``--out`` (by default ``models/`` beside this file).  Finished steps are
+Speech, windows and Keras files go to ``--work``; the variants go to ``--out`` (by
+default ``models/`` beside this file), from where ``tidegate build`` packs them.  Finished steps are
 kept in ``--work``, so a second run goes on where the first stopped.
 """
 
@@ -182,10 +182,10 @@ def convert_models(work: Path, out: Path) -> None:
 
 
 def measure_models(work: Path, out: Path, *, quick: bool) -> None:
-    """Step 5: the report."""
+    """Step 5: the report; that of a smoke run stays with its models."""
     from evaluate import evaluate_all
 
-    evaluate_all(work, out, repeats=1 if quick else 2)
+    evaluate_all(work, out, reports=out if quick else HERE, repeats=1 if quick else 2)
 
 
 if __name__ == "__main__":
