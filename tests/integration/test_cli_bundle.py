@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,21 @@ def test_an_int8_variant_needs_its_tolerance_stated(tidegate: Typed, tmp_path: P
     assert not (tmp_path / "d.tide").exists()
     assert tidegate(*build, "--tolerance", "2.5")[0] == 0
     assert tidegate("verify", "d.tide", "--variant", "tflite-int8")[0] == 0
+
+
+def test_the_advice_about_an_int8_variant_works_as_it_is_given(tidegate: Typed, tmp_path: Path) -> None:
+    make_dense_onnx(tmp_path / "dense.onnx")
+    models = ("--model", "dense.onnx", "--model", tflite("dense_int8"))
+    build = ("build", *models, "--name", "d", "--version", "1.0.0", "-o", "d.tide")
+    code, _, err = tidegate(*build)
+    assert code == 1
+    (advised,) = re.findall(r"--tolerance (tflite-int8=[0-9.e-]+)", err)
+    assert tidegate(*build, "--tolerance", advised)[0] == 0
+    golden = tidegate.json("inspect", "d.tide")["golden"]
+    assert (golden["tolerance"], list(golden["tolerance_by_variant"])) == (1e-3, ["tflite-int8"])
+    for wrong, complaint in (("int8=1", "the variants are onnx-fp32, tflite-int8"), ("much", "is no number")):
+        code, _, err = tidegate(*build, "--tolerance", wrong)
+        assert (code, complaint in err) == (2, True)
 
 
 SPEC = """

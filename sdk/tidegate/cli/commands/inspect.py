@@ -84,7 +84,7 @@ def _stray_model(path: Path, *, as_json: bool) -> int:
     facts = facts_in(BACKEND_BY_SUFFIX[path.suffix], read_file(path, "BUNDLE"), origin=str(path))
     if facts is None:
         raise NotFoundError(
-            f"{path} carries no mirror of a manifest",
+            f"{path} is not a .tide archive, and carries no mirror of a manifest either",
             fix="inspect its bundle; `tidegate build` makes one from a model file",
         )
     if as_json:
