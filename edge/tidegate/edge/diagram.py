@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from typing import TypeVar
 
 from tidegate.edge.endpoint import TABLE
 
 
-def mermaid(table: Mapping[tuple[Enum, Enum], tuple[Enum, Enum]]) -> str:
+State = TypeVar("State", bound=Enum)
+Event = TypeVar("Event", bound=Enum)
+Action = TypeVar("Action", bound=Enum)
+
+
+def mermaid(table: Mapping[tuple[State, Event], tuple[State, Action]]) -> str:
     """Return a `stateDiagram-v2`: one arrow for each pair of states, its label the events and their actions."""
     arrows: dict[tuple[str, str], list[str]] = {}
     for (state, event), (target, action) in table.items():
