@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from tidegate.edge.endpoint import TABLE
 
-
 State = TypeVar("State", bound=Enum)
 Event = TypeVar("Event", bound=Enum)
 Action = TypeVar("Action", bound=Enum)
