@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tidegate.bundle import digest
+from tidegate.bundle.arrays import pack_arrays
 from tidegate.convert import Conversion, convert
 from tidegate.convert.routes import variants_from
 from tidegate.errors import ConfigError, ModelError
@@ -66,7 +66,7 @@ def converted(network: Any, images: NDArray[np.float64], tmp_path_factory: pytes
     """Every variant of a .keras file."""
     folder = tmp_path_factory.mktemp("keras")
     network.save(folder / "parts.keras")
-    np.savez(folder / "rows.npz", **{"input/image": images, "label": np.zeros(ROWS)})
+    (folder / "rows.npz").write_bytes(pack_arrays({"input/image": images, "label": np.zeros(ROWS)}))
     return convert(folder / "parts.keras", variants_from("keras"), folder / "out", data=folder / "rows.npz")
 
 
@@ -202,7 +202,7 @@ def test_a_layer_of_wide_range_can_stay_in_float(keras: Any, tmp_path: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def unconvertible(keras: Any) -> Iterator[Any]:
+def unconvertible(keras: Any) -> Any:
     """A model with an operator that neither TFLite nor ONNX has."""
     import tensorflow as tf
 
