@@ -52,7 +52,7 @@ def test_roots_are_namespaces() -> None:
 
 def test_each_package_is_typed() -> None:
     packages = [folder for root in ROOTS for folder in root.iterdir() if (folder / "__init__.py").exists()]
-    assert {"errors", "bundle", "runtime", "edge", "cloud", "bench", "cli", "client"} <= {
+    assert {"errors", "bundle", "profile", "runtime", "edge", "cloud", "bench", "cli", "client"} <= {
         item.name for item in packages
     }
     for folder in packages:

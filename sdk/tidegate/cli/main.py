@@ -18,6 +18,7 @@ from tidegate.errors import ConfigError, TidegateError
 COMMANDS: dict[str, str] = {
     "convert": "make TFLite and ONNX variants of a trained model",
     "build": "pack model files into one checked bundle",
+    "profile": "make a reference profile of evaluation data, judge later data by it",
     "inspect": "show what a bundle says about itself",
     "export": "write a bundle as an MLflow model or an OCI image layout",
     "evaluate": "metrics with bounds, parity of variants, verdict on acceptance criteria",

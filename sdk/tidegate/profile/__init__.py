@@ -1,10 +1,12 @@
 """How evaluation data are distributed, and whether what a device sees has drifted from it. Needs numpy only."""
 
 from tidegate.profile.document import (
+    Alarm,
     CategoryFeature,
     Feature,
     NumberFeature,
     Profile,
+    Tail,
     TensorKind,
     TensorRule,
     decode,
@@ -17,6 +19,7 @@ from tidegate.profile.summary import Summary
 from tidegate.profile.window import Window
 
 __all__ = [
+    "Alarm",
     "CategoryFeature",
     "Correction",
     "Feature",
@@ -26,6 +29,7 @@ __all__ = [
     "Profile",
     "StatisticResult",
     "Summary",
+    "Tail",
     "TensorKind",
     "TensorRule",
     "Verdict",

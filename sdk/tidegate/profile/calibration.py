@@ -113,7 +113,7 @@ def _moment_statistics(
     again: Floats,
     rng: np.random.Generator,
 ) -> dict[StatisticName, Floats]:
-    """Return mean and spread; the resampled reference's moments follow its resampled bins."""
+    """Return mean, and spread unless the tail is heavy; the resampled reference's moments follow its resampled bins."""
     assert reference.steps is not None
     values = reference.steps / STEPS
     rows, present = picked.shape[1], len(values)
@@ -121,10 +121,11 @@ def _moment_statistics(
     mean, square = taken.mean(axis=1), np.einsum("ij,ij->i", taken, taken) / rows
     again_mean, again_square = _resampled_moments(values, reference, again, rng)
     deviation = float(values.std())
-    return {
-        "mean": statistics.mean_shift(mean, again_mean, deviation, rows, present),
-        "spread": statistics.spread_change(square - mean**2, again_square - again_mean**2, rows, present),
-    }
+    drawn: dict[StatisticName, Floats] = {"mean": statistics.mean_shift(mean, again_mean, deviation, rows, present)}
+    if np.mean((values - values.mean()) ** 4) > statistics.LARGEST_KURTOSIS * deviation**4:
+        return drawn
+    variance, again_variance = square - mean**2, again_square - again_mean**2
+    return drawn | {"spread": statistics.spread_change(variance, again_variance, rows, present)}
 
 
 def _resampled_moments(

@@ -80,7 +80,7 @@ class NumberFeature(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     missing: int
     """rows without a value, such as empty text"""
     null: int
-    """rows with NaN, an infinity or a magnitude above 1e300"""
+    """rows with NaN, an infinity or a magnitude above 1e150"""
     mean: float | None
     """of the values that are there, as are the next three; null when there are none"""
     variance: float | None

@@ -98,7 +98,7 @@ def values_of(feature: Feature, summary: Summary, names: Sequence[StatisticName]
         found["ks"] = statistics.kolmogorov_smirnov(counts, reference).item()
     if isinstance(feature, CategoryFeature) or not {"mean", "spread"} & set(names):
         return found
-    return found | _moment_values(feature, summary)
+    return found | {name: value for name, value in _moment_values(feature, summary).items() if name in names}
 
 
 def _moment_values(feature: NumberFeature, summary: Summary) -> dict[StatisticName, float]:

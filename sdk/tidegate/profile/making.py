@@ -103,10 +103,7 @@ def profile_from(
     measured = [
         (rule, name, column)
         for rule in rules
-        for name, column in measure(
-            rule, (inputs if rule.side == "input" else outputs)[rule.name], (lengths or {}).get(rule.name)
-        ).items()
-        if not (rule.kind == "text" and name.endswith("value") and not _repeats(column))
+        for name, column in _columns(rule, inputs if rule.side == "input" else outputs, lengths or {}).items()
     ]
     plan = Plan(settings.false_alarm_rate, settings.window_rows, settings.replicates, settings.seed)
     features: list[Feature] = []
@@ -161,13 +158,30 @@ def _rules(
     return entries + [output_rule(name, array, labels, first=name == first) for name, array in outputs.items()]
 
 
+def _columns(
+    rule: TensorRule, side: Mapping[str, Array], lengths: Mapping[str, NDArray[np.int64]]
+) -> dict[str, Column]:
+    """Return what is worth a feature: of strings that are categories, value and length; of prose, all but the value."""
+    columns = measure(rule, side[rule.name], lengths.get(rule.name))
+    if rule.kind != "text":
+        return columns
+    kept: dict[str, Column] = {}
+    for name, column in columns.items():
+        prefix, is_category = name[: -len("value")], name.endswith("value") and _repeats(column)
+        if is_category:
+            kept |= {prefix + part: columns[prefix + part] for part in ("value", "length")}
+        elif name.endswith("value"):
+            kept |= {part: one for part, one in columns.items() if part.startswith(prefix) and part != name}
+    return kept
+
+
 def _repeats(column: Column) -> bool:
     """Whether strings are categories."""
     values, _, _ = column.categories()
     distinct = set(values)
-    return (
-        bool(distinct) and len(values) >= _TEXT_REPEATS * len(distinct) and max(map(len, distinct)) <= _LONGEST_CATEGORY
-    )
+    if not distinct or max(map(len, distinct)) > _LONGEST_CATEGORY:
+        return False
+    return len(values) >= _TEXT_REPEATS * len(distinct)
 
 
 def _feature(rule: TensorRule, name: str, column: Column, plan: Plan) -> Feature:
@@ -203,7 +217,7 @@ def _number_feature(rule: TensorRule, name: str, column: Column, plan: Plan) -> 
         missing=missing,
         null=null,
         mean=float(values.mean()) if len(values) else None,
-        variance=_finite_variance(values) if len(values) else None,
+        variance=float(values.var()) if len(values) else None,
         minimum=float(values.min()) if len(values) else None,
         maximum=float(values.max()) if len(values) else None,
         edges=tuple(edges.tolist()),
@@ -240,13 +254,6 @@ def _centre_and_scale(values: Floats) -> tuple[float, float]:
     """Return mean and standard deviation; a constant gets a scale of 1."""
     if not len(values):
         return 0.0, 1.0
-    deviation = float(np.sqrt(_finite_variance(values)))
+    deviation = float(values.std())
     centre = float(values.mean())
-    return centre, deviation if deviation > 1e-9 * max(abs(centre), 1e-290) else 1.0
-
-
-def _finite_variance(values: Floats) -> float:
-    """Return the variance; of values whose squares would overflow, the largest float."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        variance = float(values.var())
-    return variance if np.isfinite(variance) else float(np.finfo(np.float64).max)
+    return centre, deviation if deviation > 1e-9 * max(abs(centre), 1e-140) else 1.0

@@ -12,6 +12,10 @@ from tidegate.profile.measures.column import Floats
 VARIED_ROWS = 30
 """So many reference rows must differ from the most frequent value before moments say anything."""
 
+LARGEST_KURTOSIS = 8.0
+"""Of the reference, for the spread to be watched (normal 3, Laplace 6). In a heavier tail few rows make the variance,
+and no bootstrap of a finite reference can say how much it varies; the bins see a change of such a spread."""
+
 
 def mean_shift(window_mean: Floats, reference_mean: Floats, deviation: float, rows: int, reference_rows: int) -> Floats:
     """Return |z| of the difference of means; `deviation` is the reference's."""
@@ -37,14 +41,14 @@ def kolmogorov_smirnov(counts: Floats, reference: Floats) -> Floats:
 
 
 def chi_square(counts: Floats, reference: Floats) -> Floats:
-    """Return the sum over cells of (observed - expected)² / ((expected + 1) (1 + n/n_reference)).
+    """Return the sum over cells of (observed - expected)² / ((expected + 1 + r) (1 + r)), r = rows / reference rows.
 
-    The 1 keeps a cell that the reference hardly knows from deciding alone; the factor is the reference's own error.
-    Shapes as in `kolmogorov_smirnov`.
+    1 + r, one more row in window and reference, keeps a cell that the reference hardly knows from deciding alone; the
+    factor is the reference's own error. Shapes as in `kolmogorov_smirnov`.
     """
-    rows, reference_rows = counts.sum(axis=1)[:, None], reference.sum(axis=1)[:, None]
-    expected = reference * (rows / reference_rows)
-    return np.asarray(((counts - expected) ** 2 / ((expected + 1.0) * (1.0 + rows / reference_rows))).sum(axis=1))
+    ratio = counts.sum(axis=1)[:, None] / reference.sum(axis=1)[:, None]
+    expected = reference * ratio
+    return np.asarray(((counts - expected) ** 2 / ((expected + 1.0 + ratio) * (1.0 + ratio))).sum(axis=1))
 
 
 def missing_change(missing: Floats, rows: int, reference_missing: int, reference_rows: int) -> Floats:

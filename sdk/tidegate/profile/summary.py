@@ -100,8 +100,8 @@ def summarise(feature: Feature, column: Column) -> Summary:
 
 def quantised(values: Floats, centre: float, scale: float) -> Ints:
     """Return q of each value."""
-    # Divided first: a difference of two large values could overflow.
-    exact = (values / scale - centre / scale) * STEPS
+    with np.errstate(over="ignore"):
+        exact = (values / scale - centre / scale) * STEPS
     return np.clip(np.rint(exact), -LARGEST_STEP, LARGEST_STEP).astype(np.int64)
 
 

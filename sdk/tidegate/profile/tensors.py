@@ -12,7 +12,7 @@ from tidegate.bundle.arrays import Array
 from tidegate.errors import InputError
 from tidegate.profile.document import Side, TensorKind, TensorRule
 from tidegate.profile.measures.audio import audio_columns
-from tidegate.profile.measures.column import Column
+from tidegate.profile.measures.column import Column, width
 from tidegate.profile.measures.image import image_columns
 from tidegate.profile.measures.scores import are_probabilities, score_columns
 from tidegate.profile.measures.table import COLUMNS, array_columns, table_columns, text_table_columns
@@ -58,12 +58,12 @@ def output_rule(name: str, array: Array, labels: tuple[str, ...], *, first: bool
     """
     if array.dtype.kind == "O":
         return TensorRule(side="output", name=name, kind="text")
-    width = array[:1].size
-    are_named = first and width == len(labels) and width >= 2
-    if array.dtype.kind == "f" and width >= 2 and (are_named or are_probabilities(array)):
-        names = labels if width == len(labels) else tuple(str(index) for index in range(width))
+    values = width(array)
+    are_named = first and values == len(labels) and values >= 2
+    if array.dtype.kind == "f" and values >= 2 and (are_named or are_probabilities(array)):
+        names = labels if values == len(labels) else tuple(str(index) for index in range(values))
         return TensorRule(side="output", name=name, kind="scores", labels=names, logits=not are_probabilities(array))
-    return TensorRule(side="output", name=name, kind="table" if width <= COLUMNS else "array")
+    return TensorRule(side="output", name=name, kind="table" if values <= COLUMNS else "array")
 
 
 def measure(rule: TensorRule, array: Array, lengths: NDArray[np.int64] | None = None) -> dict[str, Column]:
@@ -75,10 +75,9 @@ def measure(rule: TensorRule, array: Array, lengths: NDArray[np.int64] | None = 
     if array.ndim == 0:
         raise InputError(f"{rule.tensor} has no rows", fix="the first axis of an array is the row")
     _check_kind(rule.tensor, array, rule.kind)
-    width = array[:1].size if len(array) else len(rule.labels)
-    if rule.kind == "scores" and width != len(rule.labels):
+    if rule.kind == "scores" and width(array) != len(rule.labels):
         raise InputError(
-            f"{rule.tensor} has {width} scores a row; the profile's reference has {len(rule.labels)}",
+            f"{rule.tensor} has {width(array)} scores a row; the profile's reference has {len(rule.labels)}",
             fix="use the profile that belongs to this model",
         )
     return KINDS[rule.kind](rule, array, lengths)
@@ -91,17 +90,17 @@ def side_arrays(arrays: Mapping[str, Array], side: Side) -> dict[str, Array]:
 
 
 def _input_kind(name: str, array: Array, manifest: Manifest | None) -> TensorKind:
-    width = array[:1].size
+    values = width(array)
     if array.dtype.kind == "O":
         return "text"
     front_end = manifest.front_end if manifest is not None else None
     if manifest is not None and front_end is not None and front_end.inside_graph:
         first = manifest.signature.inputs[0].name
-        if name == first and width == (array.shape[-1] if array.ndim > 1 else 0) and array.dtype.kind in "fi":
+        if name == first and values == (array.shape[-1] if array.ndim > 1 else 0) and array.dtype.kind in "fi":
             return "audio"
     if array.ndim == 4 and array.dtype.kind in "fu" and (array.shape[-1] <= 4 or array.shape[1] <= 4):
         return "image"
-    return "table" if width <= COLUMNS else "array"
+    return "table" if values <= COLUMNS else "array"
 
 
 def _channels_first(array: Array) -> bool:
@@ -120,7 +119,7 @@ def _check_kind(tensor: str, array: Array, kind: TensorKind) -> None:
             f"{tensor} has shape {list(array.shape)}, which is not an image a row",
             fix="images are [rows, height, width, channels], [rows, channels, height, width] or [rows, height, width]",
         )
-    if kind == "audio" and (array.ndim < 2 or array[:1].size != array.shape[-1]):
+    if kind == "audio" and (array.ndim < 2 or width(array) != array.shape[-1]):
         raise InputError(
             f"{tensor} has shape {list(array.shape)}, which is not a recording a row", fix="[rows, samples]"
         )

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.bundle.arrays import Array
-from tidegate.profile.measures.column import Column, Floats
+from tidegate.profile.measures.column import Column, Floats, flat
 
 FRAME_MS = 20
 SILENCE_DBFS = -120.0
@@ -30,9 +30,8 @@ def audio_columns(array: Array, sample_rate_hz: int, lengths: NDArray[np.int64] 
         `level_dbfs` (RMS against a magnitude of 1), `duration_s`, `clipping_share` and `speech_fraction` (0 to 1).
         A row without samples has a duration only; a row with NaN is null.
     """
-    flat = array.reshape(len(array), -1)
-    measured = np.zeros((4, len(flat)))
-    for row, samples in enumerate(flat):
+    measured = np.zeros((4, len(array)))
+    for row, samples in enumerate(flat(array)):
         signal = _floats(samples if lengths is None else samples[: lengths[row]])
         measured[:, row] = _measure(signal, sample_rate_hz)
     empty = measured[1] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-LARGEST = 1e300
-"""A magnitude above it counts as null: the next representable number and sums must stay finite."""
+LARGEST = 1e150
+"""A magnitude above it counts as null: squares must stay finite."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,16 @@ def category_text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value)
+
+
+def width(array: NDArray[Any]) -> int:
+    """Return how many values a row has; of an array without rows as well."""
+    return math.prod(array.shape[1:])
+
+
+def flat(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array as [rows, values]."""
+    return array.reshape(len(array), width(array))
 
 
 def in_chunks(rows: int, row_elements: int) -> list[slice]:

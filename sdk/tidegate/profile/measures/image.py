@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tidegate.bundle.arrays import Array
-from tidegate.profile.measures.column import Column, Floats, in_chunks
+from tidegate.profile.measures.column import Column, Floats, in_chunks, width
 
 LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue, ITU-R BT.601."""
@@ -21,7 +21,7 @@ def image_columns(array: Array, *, channels_first: bool) -> dict[str, Column]:
         4-neighbour Laplacian; low when the image is blurred, Pech-Pacheco et al., ICPR 2000). NaN inside makes a row
         null.
     """
-    parts = [_measure(array[rows], channels_first) for rows in in_chunks(len(array), array[:1].size)]
+    parts = [_measure(array[rows], channels_first) for rows in in_chunks(len(array), width(array))]
     brightness, contrast, blur = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0))
     return {
         "brightness": Column.full(brightness),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tidegate.bundle.arrays import Array
-from tidegate.profile.measures.column import Column, Floats
+from tidegate.profile.measures.column import Column, Floats, flat
 
 LABELS = 32
 """Labels with a probability feature of their own, at most; all of them count in the other features."""
@@ -18,7 +18,7 @@ _SLACK = 0.02
 
 def are_probabilities(array: Array) -> bool:
     """Whether every row [labels] lies within 0 and 1 and adds up to 1."""
-    scores = array.reshape(len(array), -1).astype(np.float64)
+    scores = flat(array).astype(np.float64)
     finite = scores[np.isfinite(scores).all(axis=1)]
     if not len(finite):
         return False
@@ -33,7 +33,7 @@ def score_columns(array: Array, labels: Sequence[str], *, logits: bool) -> dict[
         `top_label` (text), `confidence` (its probability), `entropy` in nats and `probability/LABEL`. NaN makes a row
         null, and its top label missing.
     """
-    scores = array.reshape(len(array), -1).astype(np.float64)
+    scores = flat(array).astype(np.float64)
     probabilities = _softmax(scores) if logits else scores
     broken = np.asarray(~np.isfinite(probabilities).all(axis=1))
     probabilities[broken] = np.nan

@@ -22,7 +22,8 @@ def text_columns(array: Array) -> dict[str, Column]:
     """
     texts = [item.decode(errors="replace") if isinstance(item, bytes) else str(item) for item in array.tolist()]
     missing = np.array([not text for text in texts], dtype=np.bool_)
-    measured = np.array([_measure(text) for text in texts], dtype=np.float64).reshape(len(texts), 6).T
+    known = {text: _measure(text) for text in set(texts)}
+    measured = np.array([known[text] for text in texts], dtype=np.float64).reshape(len(texts), 6).T
     names = ("length", *(f"share/{name}" for name in CLASSES), "share/non_ascii")
     columns = {name: Column(values, missing) for name, values in zip(names, measured, strict=True)}
     return columns | {"value": Column(array, missing)}
