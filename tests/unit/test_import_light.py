@@ -18,6 +18,10 @@ PACKAGES = (
 )  # fmt: skip
 HEAVY = (
     "tensorflow",
+    "keras",
+    "sklearn",
+    "skl2onnx",
+    "pandas",
     "onnxruntime",
     "onnx",
     "ai_edge_litert",
