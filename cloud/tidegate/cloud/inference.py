@@ -7,7 +7,8 @@ Where the protocol is silent or its dialects differ, this is what happens here:
 - Status codes are those of Triton; a request that is not valid protobuf is INVALID_ARGUMENT, since it is the caller's.
 - An empty version is the highest, by the order of semantic versions. `model_version` of an answer is always filled.
 - An axis of size 0 is a tensor like any other where the signature leaves the axis free.
-- Metadata carries the protocol's `properties`; Triton has no field there, MLServer another one.
+- Metadata carries the protocol's `properties`; Triton has no field there, MLServer another one. `tidegate.NAME` are
+  the facts of the manifest, as `tidegate.convert.mirrors.oip` reads them back.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from tidegate.bundle.manifest import TensorSpec
 from tidegate.cloud.core import Core
 from tidegate.cloud.repository import ServedModel
+from tidegate.convert.mirrors import oip
 from tidegate.wire import messages
 from tidegate.wire.tensors import read_inputs, write_outputs
 
@@ -93,14 +95,8 @@ def _add_specs(tensors: Any, specs: tuple[TensorSpec, ...]) -> None:
 
 
 def _properties(served: ServedModel) -> dict[str, str]:
-    manifest = served.manifest
-    facts = {
-        "version": served.version,
-        "variant": served.model.variant_id,
-        "runtime": served.model.runtime,
-        "provider": served.model.provider,
-        "description": manifest.description,
-        "licence": manifest.licence,
-        "labels": "\n".join(manifest.labels),
-    }
-    return {name: value for name, value in facts.items() if value}
+    """Return the mirror of the manifest, and what runs the model here."""
+    model = served.model
+    variant = next(variant for variant in served.manifest.variants if variant.id == model.variant_id)
+    mirrored: dict[str, str] = oip.metadata(served.manifest, variant)["properties"]
+    return mirrored | {"runtime": model.runtime, "provider": model.provider}

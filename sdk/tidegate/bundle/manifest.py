@@ -212,7 +212,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """what parity, metrics and criteria were measured on"""
     criteria: tuple[CriterionResult, ...] = ()
     failing: bool = False
-    """built although a criterion or a tolerance failed; never for a device without somebody's decision"""
+    """built although a criterion or the parity of a variant did not pass; never for a device without somebody's
+    decision"""
 
 
 def decode(raw: bytes, *, origin: str = "manifest.json") -> Manifest:

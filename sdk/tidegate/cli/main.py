@@ -1,7 +1,7 @@
 """`tidegate COMMAND …`: find the command, run it, turn its errors into messages and exit codes.
 
-Exit codes: 0 it worked, 1 it failed, 2 it was used wrongly, 3 wait: not enough data to say (`evaluate`), 130
-interrupted.
+Exit codes: 0 it worked, 1 it failed, 2 it was used wrongly, 3 wait: not enough data to say (`evaluate`, `build`,
+`profile judge`), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Protocol, cast
 
+from tidegate.cli.printing import complain
 from tidegate.errors import ConfigError, TidegateError
 
 COMMANDS: dict[str, str] = {
     "convert": "make TFLite and ONNX variants of a trained model",
-    "build": "pack model files into one checked bundle",
+    "build": "make one checked bundle of a trained model or of model files",
     "profile": "make a reference profile of evaluation data, judge later data by it",
     "inspect": "show what a bundle says about itself",
     "export": "write a bundle as an MLflow model or an OCI image layout",
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return cast("int", arguments.command.run(arguments))
     except TidegateError as error:
-        _complain(error)
+        complain(error)
         return 2 if isinstance(error, ConfigError) else 1
     except BrokenPipeError:
         # The reader of our output left, as `| head` does; a second complaint at interpreter exit is prevented.
@@ -106,9 +107,3 @@ def _fill(parser: argparse.ArgumentParser, command: Command) -> None:
 
 def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
-
-
-def _complain(error: TidegateError) -> None:
-    sys.stderr.write(f"tidegate: {error.message}\n")
-    if error.fix:
-        sys.stderr.write(f"  what to do: {error.fix}\n")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
+
+from tidegate.errors import TidegateError
 
 
 def print_json(value: Any) -> None:
@@ -32,23 +34,59 @@ def _is_number(cell: str) -> bool:
     return cell.strip().replace(",", "").replace(".", "", 1).replace("-", "", 1).isdigit() or cell.strip() in {"", "-"}
 
 
+def complain(error: TidegateError, stream: TextIO | None = None) -> None:
+    """Say what was wrong and what to do about it, on standard error or another stream."""
+    to = stream or sys.stderr
+    to.write(f"tidegate: {error.message}\n")
+    if error.fix:
+        to.write(f"  what to do: {error.fix}\n")
+
+
 class Progress:
     """A bar on standard error while a known number of steps goes by; silent unless that is a terminal."""
 
-    def __init__(self, label: str, steps: int) -> None:
+    def __init__(self, label: str, steps: int, stream: TextIO | None = None) -> None:
         self._label = label
         self._steps = max(steps, 1)
-        self._shown = sys.stderr.isatty()
+        self._stream = stream or sys.stderr
+        self._shown = self._stream.isatty()
 
     def update(self, done: int) -> None:
         """Show that `done` of the steps are behind us."""
         if self._shown:
             filled = 30 * min(done, self._steps) // self._steps
-            sys.stderr.write(f"\r{self._label} [{'#' * filled}{'.' * (30 - filled)}] {done}/{self._steps}")
-            sys.stderr.flush()
+            self._stream.write(f"\r{self._label} [{'#' * filled}{'.' * (30 - filled)}] {done}/{self._steps}")
+            self._stream.flush()
 
     def close(self) -> None:
         """Wipe the bar."""
         if self._shown:
-            sys.stderr.write("\r\033[K")
-            sys.stderr.flush()
+            self._stream.write("\r\033[K")
+            self._stream.flush()
+
+
+class Bars:
+    """One progress bar after the other, a new one for each label. A context manager."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._label = ""
+        self._bar: Progress | None = None
+
+    def show(self, label: str, done: int, steps: int) -> None:
+        """Show how many steps of what `label` names are done."""
+        if label != self._label:
+            self._wipe()
+            self._label, self._bar = label, Progress(label, steps, self._stream)
+        if self._bar is not None:
+            self._bar.update(done)
+
+    def _wipe(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wipe()

@@ -15,8 +15,11 @@ from tidegate.convert.mirroring import mirrored
 from tidegate.convert.precision import precision_of
 from tidegate.convert.spec import BuildSpec, VariantTable, backend_of, read_bytes
 from tidegate.errors import ConfigError
+from tidegate.evaluate import CRITERIA_ASSET, Evaluation, recorded
 
 GOLDEN_FILE = "golden.npz"
+CRITERIA_FILE = "assets/criteria.toml"
+PROFILE_FILE = "reference-profile.json"
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,40 @@ def with_golden(release: Release, golden: GoldenFixture, spec: BuildSpec) -> Rel
     return _checked(Release(manifest, release.files | {GOLDEN_FILE: content}))
 
 
+def with_criteria(release: Release, criteria: bytes) -> Release:
+    """Return the release with its criteria file as an asset, so that a roll-out can hold it against the same promises.
+
+    Raises:
+        ConfigError: the specification has an asset of that name already.
+    """
+    manifest = release.manifest
+    taken = [asset.file for asset in manifest.assets.values() if asset.file.casefold() == CRITERIA_FILE]
+    if CRITERIA_ASSET in manifest.assets or taken:
+        raise ConfigError(
+            f"[assets] has {CRITERIA_ASSET!r}, which is what the criteria of [evaluation] travel as",
+            fix="rename the asset and its file, or remove it",
+        )
+    entry = _entry(CRITERIA_FILE, criteria)
+    whole = msgspec.structs.replace(manifest, assets={**manifest.assets, CRITERIA_ASSET: entry})
+    return _checked(Release(whole, release.files | {CRITERIA_FILE: criteria}))
+
+
+def with_evaluation(release: Release, evaluation: Evaluation, *, passed: bool) -> Release:
+    """Return the release with what was measured; one that did not pass is marked as failing.
+
+    Raises:
+        ConfigError: a figure breaks a rule of the manifest.
+    """
+    manifest = msgspec.structs.replace(recorded(release.manifest, evaluation), failing=not passed)
+    return _checked(Release(manifest, release.files))
+
+
+def with_profile(release: Release, profile: bytes) -> Release:
+    """Return the release with the reference profile of its evaluation data."""
+    manifest = msgspec.structs.replace(release.manifest, reference_profile=_entry(PROFILE_FILE, profile))
+    return _checked(Release(manifest, release.files | {PROFILE_FILE: profile}))
+
+
 def _checked(release: Release) -> Release:
     problems = check(release.manifest)
     if problems:
@@ -115,7 +152,11 @@ def _variant(table: VariantTable, content: bytes) -> tuple[Variant, bytes]:
 
 def _asset(spec: BuildSpec, name: str, file: str) -> tuple[Asset, bytes]:
     content = read_bytes(spec.directory / file, f"asset {name!r}")
-    return Asset(file=f"assets/{Path(file).name}", sha256=digest(content), size_bytes=len(content)), content
+    return _entry(f"assets/{Path(file).name}", content), content
+
+
+def _entry(file: str, content: bytes) -> Asset:
+    return Asset(file=file, sha256=digest(content), size_bytes=len(content))
 
 
 def _labels(spec: BuildSpec) -> tuple[str, ...]:

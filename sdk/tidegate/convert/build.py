@@ -1,29 +1,62 @@
-"""From model files and a specification to one checked bundle."""
+"""From a trained model or ready model files, and a specification, to one checked bundle."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from tidegate.bundle import Bundle, GoldenFixture, Manifest, Signature, TensorSpec, write_bundle
-from tidegate.convert.assemble import Release, read_release, with_golden
+from tidegate.convert.assemble import (
+    Release,
+    read_release,
+    with_criteria,
+    with_evaluation,
+    with_golden,
+    with_profile,
+)
+from tidegate.convert.assessment import Assessment, assess, is_decoded, read_yardstick
+from tidegate.convert.candidate import candidate_bundle, scratch_directory
 from tidegate.convert.fixture import random_inputs
+from tidegate.convert.from_source import Progress, from_source
 from tidegate.convert.model_files import read_model
+from tidegate.convert.near_enough import advice as parity_advice
+from tidegate.convert.near_enough import check_shares, evaluation_problems, source_problems
 from tidegate.convert.signatures import common_signature
 from tidegate.convert.spec import BuildSpec, backend_of, read_bytes
 from tidegate.convert.tolerances import advice
-from tidegate.errors import BundleError, ConfigError, DependencyError, NotFoundError, ResourceError
+from tidegate.errors import BundleError, ConfigError, DependencyError
+from tidegate.evaluate import Evaluation
+from tidegate.evaluate.report import Verdict
 from tidegate.runtime import load
 from tidegate.runtime.backends import ModelFile, open_model
 from tidegate.runtime.renaming import renamed_signature
 from tidegate.runtime.verify import VariantReport, verify_bundle
 
-_SPACE = "check free space and permissions of its directory; building needs room for two bundles there"
+Note = Callable[[str], None]
+"""Receives sentences that the author should see."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A release that reproduces its golden fixture, and what else was found out about it; not written yet."""
+
+    release: Release
+    reports: tuple[VariantReport, ...]
+    """each variant on the golden fixture; one that cannot run here is `not runnable`, with the reason"""
+    evaluation: Evaluation | None = None
+    """None without [evaluation]"""
+    problems: tuple[str, ...] = ()
+    """variants outside their stated tolerance or least agreement: which, and by how much"""
+
+    @property
+    def verdict(self) -> Verdict:
+        """`fail` when a criterion fails or a variant is not near enough, else `wait` when a criterion waits."""
+        if self.problems:
+            return "fail"
+        return (self.evaluation.verdict if self.evaluation is not None else None) or "pass"
 
 
 @dataclass(frozen=True)
@@ -35,33 +68,115 @@ class BuildResult:
     manifest: Manifest
     reports: tuple[VariantReport, ...]
     """each variant on the golden fixture; one that cannot run here is `not runnable`, with the reason"""
+    evaluation: Evaluation | None = None
+    """None without [evaluation]"""
 
 
-def build(spec: BuildSpec, out: Path, note: Callable[[str], None] = lambda sentence: None) -> BuildResult:
+def build(
+    spec: BuildSpec,
+    out: Path,
+    note: Note = lambda sentence: None,
+    progress: Progress = lambda *_: None,
+    *,
+    allow_failing: bool = False,
+) -> BuildResult:
     """Build one bundle. Nothing is written at `out` unless every runnable variant reproduces the golden fixture.
 
     Args:
         spec: what the author says.
         out: the `.tide` file to write.
         note: receives sentences that the author should see.
+        progress: told how far the slow steps are.
+        allow_failing: write a release that did not pass too; its manifest says `failing`.
 
     Raises:
-        ConfigError: the specification contradicts itself or breaks a rule of the manifest.
+        BundleError: a criterion does not pass, a variant is outside its tolerance, or one of `prove`'s reasons.
+        Others: as `prove`.
+    """
+    candidate = prove(spec, out, note, progress)
+    if not allow_failing:
+        demand_pass(candidate)
+    return write(candidate, out)
+
+
+def prove(
+    spec: BuildSpec, out: Path, note: Note = lambda sentence: None, progress: Progress = lambda *_: None
+) -> Candidate:
+    """Take every step of a build but the last: source, conversion, parity, evaluation; see `build`.
+
+    Raises:
+        ConfigError: the specification contradicts itself or breaks a rule of the manifest or the criteria.
         NotFoundError: a file that it names is not there.
-        DependencyError: no runtime is installed for any of the variants.
-        BundleError: the variants disagree with each other or with the fixture.
-        ModelError: a runtime refuses a model.
+        InputError: the evaluation data is not readable, or does not fit the model.
+        DependencyError: no runtime is installed for any of the variants, or a framework is missing.
+        BundleError: the variants disagree with each other or with the fixture, or one cannot be evaluated.
+        ModelError: a conversion failed, or a runtime refuses a model.
         ResourceError: the disk refuses.
     """
-    models = _read_models(spec)
-    signatures = _read_signatures(spec, models, note)
-    signature = _with_input_rules(common_signature(signatures, note), spec)
-    bare = read_release(spec, signature, models, note)
-    golden = _golden_fixture(spec, bare, out, first_runnable=next(iter(signatures)))
-    release = with_golden(bare, golden, spec)
-    reports = _verified(release, out, spec)
+    _check_ids(spec)
+    check_shares(spec)
+    yardstick = read_yardstick(spec)
+    with scratch_directory(out) as scratch:
+        sourced = from_source(spec, scratch, note, progress)
+        spec = sourced.spec
+        models = _read_models(spec)
+        signatures = _read_signatures(spec, models, note)
+        signature = _with_input_rules(common_signature(signatures, note), spec)
+        bare = read_release(spec, signature, models, note)
+        with candidate_bundle(bare, scratch, out) as bundle:
+            golden = _golden_fixture(spec, bundle, _reference(spec, signatures))
+        release = with_golden(bare, golden, spec)
+        if yardstick is not None and yardstick.criteria_bytes:
+            release = with_criteria(release, yardstick.criteria_bytes)
+        with candidate_bundle(release, scratch, out) as bundle:
+            reports = _verified(bundle, spec)
+            problems = source_problems(spec, release.manifest, sourced.parity)
+            if yardstick is None:
+                return Candidate(_marked(release, problems), reports, None, tuple(problems))
+            assessment = assess(bundle, spec, yardstick, note, progress)
+        decoded = is_decoded(release.manifest, yardstick.data)
+        problems += evaluation_problems(spec, release.manifest, assessment.evaluation, decoded=decoded)
+    return Candidate(_judged(release, assessment, problems), reports, assessment.evaluation, tuple(problems))
+
+
+def demand_pass(candidate: Candidate) -> None:
+    """Refuse a release that did not pass. One whose criteria wait has not passed either.
+
+    Raises:
+        BundleError: says what did not pass, by how much, and what to do.
+    """
+    if candidate.verdict != "pass":
+        raise refusal(candidate)
+
+
+def refusal(candidate: Candidate) -> BundleError:
+    """Return the error for a release that did not pass."""
+    if candidate.problems:
+        return BundleError("; ".join(candidate.problems), fix=parity_advice())
+    judgements = candidate.evaluation.criteria if candidate.evaluation is not None else ()
+    open_ones = [one for one in judgements if one.verdict == candidate.verdict]
+    what = {"fail": "fails", "wait": "waits: there is not enough data to say"}.get(candidate.verdict, "passes")
+    told = "; ".join(
+        f"criterion {one.name!r} on {one.variant} ({one.scope}, {one.demand}): "
+        + ("no figure" if one.estimate is None else f"{one.estimate:.4g}")
+        + f", {one.reason}"
+        for one in open_ones
+    )
+    better = "mend the model" if candidate.verdict == "fail" else "measure what is missing, or bring more data"
+    return BundleError(
+        f"the release {what}: {told}", fix=f"{better}; --allow-failing builds it all the same, marked as failing"
+    )
+
+
+def write(candidate: Candidate, out: Path) -> BuildResult:
+    """Write a candidate; one that did not pass is marked as failing in its manifest.
+
+    Raises:
+        ResourceError: the disk refuses; what stood at `out` is unchanged.
+    """
+    release = candidate.release
     write_bundle(release.manifest, release.files, out)
-    return BuildResult(out, release.manifest, reports)
+    return BuildResult(out, release.manifest, candidate.reports, candidate.evaluation)
 
 
 def default_output(spec: BuildSpec) -> Path:
@@ -69,18 +184,21 @@ def default_output(spec: BuildSpec) -> Path:
     return Path(f"{spec.bundle.name}-{spec.bundle.version}.tide")
 
 
-def _read_models(spec: BuildSpec) -> dict[str, bytes]:
-    """Return the content of every variant's model file by its id."""
+def _check_ids(spec: BuildSpec) -> None:
     if not spec.variant:
         raise ConfigError("there are no variants; expected at least one [[variant]]", fix="add the model files")
-    models: dict[str, bytes] = {}
-    for variant in spec.variant:
-        if variant.id in models:
-            raise ConfigError(f"variant id {variant.id!r} occurs twice", fix="give every variant its own id")
-        models[variant.id] = read_model(
-            spec.directory / variant.file, backend_of(variant), what=f"variant {variant.id!r}"
-        )
-    return models
+    ids = [variant.id for variant in spec.variant]
+    for id in ids:
+        if ids.count(id) > 1:
+            raise ConfigError(f"variant id {id!r} occurs twice", fix="give every variant its own id")
+
+
+def _read_models(spec: BuildSpec) -> dict[str, bytes]:
+    """Return the content of every variant's model file by its id."""
+    return {
+        variant.id: read_model(spec.directory / variant.file, backend_of(variant), what=f"variant {variant.id!r}")
+        for variant in spec.variant
+    }
 
 
 def _read_signatures(spec: BuildSpec, models: Mapping[str, bytes], note: Callable[[str], None]) -> dict[str, Signature]:
@@ -88,7 +206,7 @@ def _read_signatures(spec: BuildSpec, models: Mapping[str, bytes], note: Callabl
     found: dict[str, Signature] = {}
     missing: list[DependencyError] = []
     for variant in spec.variant:
-        origin = f"variant {variant.id!r} ({variant.file})"
+        origin = f"variant {variant.id!r} ({Path(variant.file).name})"
         try:
             opened = open_model(backend_of(variant), ModelFile(origin, content=models[variant.id]))
         except DependencyError as error:
@@ -117,9 +235,20 @@ def _with_input_rules(signature: Signature, spec: BuildSpec) -> Signature:
     return msgspec.structs.replace(signature, inputs=tuple(ruled(tensor) for tensor in signature.inputs))
 
 
-def _golden_fixture(spec: BuildSpec, bare: Release, out: Path, first_runnable: str) -> GoldenFixture:
-    """Return the author's fixture, or one of random inputs; missing outputs come from the first runnable variant."""
-    signature = bare.manifest.signature
+def _reference(spec: BuildSpec, signatures: Mapping[str, Signature]) -> str:
+    """Return the variant that the others are held against; `signatures` are those of the runnable ones, in order."""
+    stated = spec.bundle.reference
+    if stated and stated not in signatures:
+        raise DependencyError(
+            f"variant {stated!r} is the reference, and its runtime is not installed",
+            fix="install it, or name another variant in [bundle] reference",
+        )
+    return stated or next(iter(signatures))
+
+
+def _golden_fixture(spec: BuildSpec, bundle: Bundle, reference: str) -> GoldenFixture:
+    """Return the author's fixture, or one of random inputs; missing outputs come from the reference."""
+    signature = bundle.manifest.signature
     if spec.golden.file:
         path = spec.directory / spec.golden.file
         fixture = GoldenFixture.from_npz(read_bytes(path, "golden fixture"), origin=str(path))
@@ -129,7 +258,7 @@ def _golden_fixture(spec: BuildSpec, bare: Release, out: Path, first_runnable: s
     _check_names("output", fixture.outputs, [tensor.name for tensor in signature.outputs], every=False)
     if fixture.outputs:
         return fixture
-    with _candidate(bare, out) as bundle, load(bundle, variant=first_runnable) as model:
+    with load(bundle, variant=reference) as model:
         return GoldenFixture(fixture.inputs, model.run(fixture.inputs))
 
 
@@ -144,39 +273,25 @@ def _check_names(side: str, found: Mapping[str, object], expected: list[str], *,
         )
 
 
-def _verified(release: Release, out: Path, spec: BuildSpec) -> tuple[VariantReport, ...]:
+def _verified(bundle: Bundle, spec: BuildSpec) -> tuple[VariantReport, ...]:
     """Hold every variant of the finished release against the fixture."""
-    with _candidate(release, out) as bundle:
-        reports = tuple(verify_bundle(bundle))
+    reports = tuple(verify_bundle(bundle))
     failed = [report for report in reports if report.status == "failed"]
     if failed:
         raise BundleError(
             "; ".join(f"variant {report.id!r} fails the golden fixture: {report.problem}" for report in failed),
-            fix=advice(release.manifest, reports, generated=not spec.golden.file),
+            fix=advice(bundle.manifest, reports, generated=not spec.golden.file),
         )
     return reports
 
 
-@contextmanager
-def _candidate(release: Release, out: Path) -> Iterator[Bundle]:
-    """Write a scratch bundle beside `out` and open it: what is proven is what a reader will get."""
-    with _scratch_directory(out) as scratch:
-        path = scratch / f"{release.manifest.name}.tide"
-        try:
-            write_bundle(release.manifest, release.files, path)
-        except ResourceError as error:
-            raise ResourceError(error.message.replace(str(path), str(out)), fix=_SPACE) from error
-        with Bundle.open(path) as bundle:
-            yield bundle
+def _judged(release: Release, assessment: Assessment, problems: list[str]) -> Release:
+    """Write what was measured into the release."""
+    passed = not problems and assessment.evaluation.verdict in ("pass", None)
+    judged = with_evaluation(release, assessment.evaluation, passed=passed)
+    return judged if assessment.profile is None else with_profile(judged, assessment.profile)
 
 
-@contextmanager
-def _scratch_directory(out: Path) -> Iterator[Path]:
-    try:
-        scratch = tempfile.TemporaryDirectory(prefix=".tidegate-build-", dir=out.parent, ignore_cleanup_errors=True)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError(f"{out.parent} is not a directory", fix="make the directory first") from error
-    except OSError as error:
-        raise ResourceError(f"{out} could not be written: {error.strerror or error}", fix=_SPACE) from error
-    with scratch as name:
-        yield Path(name)
+def _marked(release: Release, problems: list[str]) -> Release:
+    """Mark a release that nobody evaluated as failing when one of its variants is not near enough to its source."""
+    return Release(msgspec.structs.replace(release.manifest, failing=bool(problems)), release.files)

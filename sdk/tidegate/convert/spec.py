@@ -15,6 +15,8 @@ import msgspec
 
 from tidegate.bundle.manifest import BackendName, Budgets, DecoderSettings, FrontEnd, PrefilterSettings
 from tidegate.errors import ConfigError, DependencyError, NotFoundError, ResourceError
+from tidegate.profile import Options as ProfileOptions
+from tidegate.profile import TensorKind
 
 BACKEND_BY_SUFFIX: dict[str, BackendName] = {".tflite": "litert", ".onnx": "onnx"}
 
@@ -34,19 +36,38 @@ class BundleTable(msgspec.Struct, frozen=True, kw_only=True):
     """a text file with one label a line, instead of `labels`"""
     mirrors: bool = True
     """write the manifest's facts into every model file too, where other tools look for them"""
+    reference: str = ""
+    """id of the variant that the others are held against; default: the first that can run here"""
+
+
+class SourceTable(msgspec.Struct, frozen=True, kw_only=True):
+    """[source]: the trained model that variants without a file are made from."""
+
+    file: str
+    """`.keras`, a SavedModel directory, `.joblib`, `.pkl`, `.onnx` or `.tflite`"""
+    data: str = ""
+    """representative rows, an .npz with `input/NAME`; int8 variants need it"""
+    keep_float: tuple[str, ...] = ()
+    """shell patterns of the operators that stay float32 in int8 variants"""
 
 
 class VariantTable(msgspec.Struct, frozen=True, kw_only=True):
     """[[variant]]: one model file, in the order of preference."""
 
     id: str
-    file: str
+    """of a variant that is made from [source]: what `tidegate convert` calls it, such as `tflite-int8`"""
+    file: str = ""
+    """none: made from [source]"""
     backend: BackendName | None = None
     """default: from the file's suffix"""
     precision: str = ""
     """default: told from the weights, else `as-is`"""
     tolerance: float | None = None
     """for the golden fixture; default: that of [golden]"""
+    evaluation_tolerance: float | None = None
+    """for the evaluation data; default: that of [evaluation], else `tolerance`, else that of [golden]"""
+    minimum_agreement: float | None = None
+    """share of the evaluation data's rows with the reference's decision; default: that of [evaluation]"""
     minimum_runtime: str = ""
     hardware: tuple[str, ...] = ()
     metrics: dict[str, float] = {}
@@ -59,11 +80,39 @@ class GoldenTable(msgspec.Struct, frozen=True, kw_only=True):
 
     file: str = ""
     """an .npz with `input/NAME` and `output/NAME`; none: made from seeded random inputs. Without any `output/NAME`, the
-    outputs are taken from the first runnable variant"""
+    outputs are taken from the reference"""
     tolerance: float = DEFAULT_TOLERANCE
     """largest absolute difference allowed"""
     seed: int = 0
     """of the random inputs"""
+
+
+class EvaluationTable(msgspec.Struct, frozen=True, kw_only=True):
+    """[evaluation]: labelled data that parity, metrics and criteria are measured on; it does not travel."""
+
+    data: str
+    """an .npz as docs/evaluation.md describes it"""
+    criteria: str = ""
+    """a criteria.toml; it travels as the asset `criteria`"""
+    baseline: str = ""
+    """the released bundle, for `not_worse_than`"""
+    bench: str = ""
+    """a report of `tidegate bench`, for latency and memory"""
+    tolerance: float | None = None
+    """largest absolute difference from the reference on this data; default: the variant's own, else that of [golden]"""
+    minimum_agreement: float | None = None
+    """share of rows, 0 to 1, on which a variant must decide as the reference does; default: any"""
+
+
+class ProfileTable(msgspec.Struct, frozen=True, kw_only=True):
+    """[profile]: the reference profile, made from the evaluation data."""
+
+    make: bool = True
+    false_alarm_rate: float = ProfileOptions.false_alarm_rate
+    window_rows: tuple[int, ...] = ProfileOptions.window_rows
+    seed: int = ProfileOptions.seed
+    kinds: dict[str, TensorKind] = {}
+    """what an input is, where its form does not say so"""
 
 
 class InputTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +127,10 @@ class BuildSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     bundle: BundleTable
     variant: tuple[VariantTable, ...]
+    source: SourceTable | None = None
     golden: GoldenTable = GoldenTable()
+    evaluation: EvaluationTable | None = None
+    profile: ProfileTable = ProfileTable()
     front_end: FrontEnd | None = None
     prefilter: PrefilterSettings | None = None
     decoder: DecoderSettings | None = None

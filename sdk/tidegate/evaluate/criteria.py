@@ -20,6 +20,9 @@ from tidegate.evaluate.contributions import BY_CLASS, LOWER_IS_BETTER
 
 SCHEMA = "tidegate.criteria/1"
 
+CRITERIA_ASSET = "criteria"
+"""The asset of a bundle that holds the file it was judged by at build."""
+
 Metric = Literal[
     "accuracy", "precision", "recall", "f1", "auc_pr", "word_error_rate", "mean_error",
     "latency_p95_ms", "size_bytes", "rss_mb",

@@ -1,27 +1,43 @@
-"""`tidegate build`: pack model files into one checked bundle."""
+"""`tidegate build`: a trained model, or ready model files, into one checked bundle."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
-from tidegate.cli.printing import print_json, print_table
+from tidegate.cli.printing import Bars, complain, print_json, print_table
+from tidegate.cli.quality import print_quality
+from tidegate.cli.quiet import foreign_output_hidden
 from tidegate.cli.reports import HEADER, report_json, report_row
-from tidegate.convert.build import BuildResult, build, default_output
+from tidegate.convert.build import Candidate, default_output, prove, refusal, write
 from tidegate.convert.spec import DEFAULT_TOLERANCE, BuildSpec, read_spec, spec_for_models
 from tidegate.convert.variant_ids import variant_ids
 from tidegate.errors import ConfigError
+from tidegate.evaluate.report import Verdict
 
-DESCRIPTION = """Pack model files into one bundle: read the signature from the models, check that all variants agree,
-hold each against the golden fixture, write the .tide file. With bare --model files the fixture is made from seeded
-random inputs, and its outputs come from the first model."""
+DESCRIPTION = """Build one bundle: convert the trained model where the specification names one, read the signature,
+check that all variants agree, hold each against the golden fixture and the evaluation data, judge the acceptance
+criteria, make the reference profile, write the .tide file. With bare --model files the fixture is made from seeded
+random inputs, and its outputs come from the first model.
+
+exit codes:
+  0  the bundle is written
+  1  a criterion fails, a variant is outside its tolerance, or the build failed: nothing is written
+  2  used wrongly: the command line, the specification, the criteria
+  3  wait: no criterion fails, but for one at least there is not enough data to say: nothing is written
+With --allow-failing a release that ends in 1 by its figures, or in 3, is written, marked as failing in its manifest,
+and the exit code is 0. No channel takes such a bundle."""
 
 EXAMPLE = """tidegate build SPEC.toml -o voice-commands.tide
+tidegate build SPEC.toml --allow-failing
 tidegate build --model mlp.onnx --model mlp.tflite --name mlp --version 1.0.0 -o mlp.tide
 tidegate build --model fp32=mlp.onnx --model int8=small.onnx --tolerance int8=0.1 --name mlp --version 1.0.0"""
+
+EXIT_CODES: dict[Verdict, int] = {"pass": 0, "fail": 1, "wait": 3}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,18 +58,39 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-mirrors", action="store_true", help="leave --model files byte for byte as they are")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT.tide", help="default: NAME-VERSION.tide here")
+    parser.add_argument(
+        "--allow-failing",
+        action="store_true",
+        help="write a release whose criteria or parity did not pass; its manifest is marked as failing",
+    )
+    parser.add_argument("--verbose", action="store_true", help="show what the converters print, on standard error")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build and say what was written."""
+    """Prove the release, write it if it passes, say what was found; the exit code is the verdict."""
     spec = _spec(arguments)
-    result = build(spec, arguments.output or default_output(spec), _note)
+    out = arguments.output or default_output(spec)
+    candidate = _proven(spec, out, verbose=arguments.verbose)
+    is_written = candidate.verdict == "pass" or arguments.allow_failing
+    if is_written:
+        write(candidate, out)
     if arguments.json:
-        print_json(_as_json(result))
+        print_json(_as_json(candidate, out if is_written else None))
     else:
-        _print(result)
-    return 0
+        _print(candidate, out if is_written else None)
+    if candidate.verdict != "pass":
+        complain(refusal(candidate))
+    return 0 if is_written else EXIT_CODES[candidate.verdict]
+
+
+def _proven(spec: BuildSpec, out: Path, *, verbose: bool) -> Candidate:
+    """Do all that takes long, with progress; what the converters print is hidden."""
+    with ExitStack() as stack:
+        converts = spec.source is not None
+        stream = stack.enter_context(foreign_output_hidden(shown=verbose)) if converts else sys.stderr
+        bars = stack.enter_context(Bars(stream))
+        return prove(spec, out, lambda sentence: print(f"note: {sentence}", file=stream, flush=True), bars.show)
 
 
 def _spec(arguments: argparse.Namespace) -> BuildSpec:
@@ -99,21 +136,28 @@ def _tolerances(words: list[str]) -> dict[str, float]:
     return found
 
 
-def _note(sentence: str) -> None:
-    sys.stderr.write(f"note: {sentence}\n")
+def _print(candidate: Candidate, path: Path | None) -> None:
+    manifest = candidate.release.manifest
+    size = "not written" if path is None else f"{path.stat().st_size:,} bytes"
+    failing = "  FAILING" if manifest.failing else ""
+    print(f"{path or manifest.name}  {size}  {manifest.name} {manifest.version}{failing}")
+    print_table(HEADER, [report_row(report) for report in candidate.reports])
+    print_quality(manifest)
 
 
-def _print(result: BuildResult) -> None:
-    manifest = result.manifest
-    print(f"{result.path}  {result.path.stat().st_size:,} bytes  {manifest.name} {manifest.version}")
-    print_table(HEADER, [report_row(report) for report in result.reports])
-
-
-def _as_json(result: BuildResult) -> dict[str, object]:
+def _as_json(candidate: Candidate, path: Path | None) -> dict[str, object]:
+    manifest = candidate.release.manifest
     return {
-        "path": str(result.path),
-        "size_bytes": result.path.stat().st_size,
-        "name": result.manifest.name,
-        "version": result.manifest.version,
-        "variants": [report_json(report) for report in result.reports],
+        "path": None if path is None else str(path),
+        "size_bytes": None if path is None else path.stat().st_size,
+        "name": manifest.name,
+        "version": manifest.version,
+        "verdict": candidate.verdict,
+        "failing": manifest.failing,
+        "problems": candidate.problems,
+        "variants": [
+            report_json(report) | {"parity": variant.parity, "metrics": variant.metrics}
+            for report, variant in zip(candidate.reports, manifest.variants, strict=True)
+        ],
+        "criteria": manifest.criteria,
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tidegate.bundle import Bundle
 from tidegate.bundle.atomic import write_atomically
 from tidegate.cli.files import read_file
-from tidegate.cli.printing import Progress, print_table
+from tidegate.cli.printing import Bars, print_table
 from tidegate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,8 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         bundle = open_files.enter_context(Bundle.open(arguments.bundle))
         options = _with_measurements(arguments, options, bundle)
         data = read_evaluation_set(read_file(arguments.data, "--data"), origin=str(arguments.data))
-        with _Bar() as bar:
-            evaluation = evaluate(bundle, data, options, bar.show)
+        with Bars() as bars:
+            evaluation = evaluate(bundle, data, options, bars.show)
     _write(arguments, evaluation)
     if arguments.json:
         sys.stdout.write(encode(evaluation).decode())
@@ -148,29 +148,3 @@ def _print(evaluation: Evaluation) -> None:
             print(note)
     if evaluation.verdict is not None:
         print(f"\n{verdict_line(evaluation)}")
-
-
-class _Bar:
-    """One progress bar for each variant."""
-
-    def __init__(self) -> None:
-        self._label = ""
-        self._bar: Progress | None = None
-
-    def show(self, label: str, done: int, rows: int) -> None:
-        """Show how many rows of a variant are done."""
-        if label != self._label:
-            self._wipe()
-            self._label, self._bar = label, Progress(label, rows)
-        if self._bar is not None:
-            self._bar.update(done)
-
-    def _wipe(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._wipe()

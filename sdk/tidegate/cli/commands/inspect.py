@@ -13,14 +13,17 @@ from tidegate.bundle.difference import differences, only_the_version
 from tidegate.bundle.manifest import json_schema
 from tidegate.cli.files import read_file
 from tidegate.cli.printing import print_json, print_table
+from tidegate.cli.quality import print_profile, print_quality, printable
 from tidegate.convert.mirroring import facts_in, without
 from tidegate.convert.mirrors.facts import to_strings
 from tidegate.convert.spec import BACKEND_BY_SUFFIX
 from tidegate.errors import ConfigError, NotFoundError
+from tidegate.profile import decode
 
 DESCRIPTION = """Show the manifest of a bundle: identity, signature, labels, front end, prefilter, decoder, variants,
-golden fixture and assets. The layout is checked; digests and models are checked by `tidegate verify`. --diff says in
-words what changed between two releases. For an .onnx or .tflite file that came out of a bundle, show which one."""
+golden fixture, assets, metrics, parity, acceptance criteria and reference profile. The layout is checked; digests and
+models are checked by `tidegate verify`. --diff says in words what changed between two releases. For an .onnx or .tflite
+file that came out of a bundle, show which one."""
 
 EXAMPLE = """tidegate inspect voice-commands.tide
 tidegate inspect voice-commands.tide --json
@@ -71,11 +74,15 @@ def run(arguments: argparse.Namespace) -> int:
         print_table(
             ("variant", "backend", "precision", "bytes", "sha256", "file"),
             [
-                (v.id, v.backend, _printable(v.precision), f"{v.size_bytes:,}", v.sha256[:12], v.file)
+                (v.id, v.backend, printable(v.precision), f"{v.size_bytes:,}", v.sha256[:12], v.file)
                 for v in manifest.variants
             ],
         )
         _print_other_files(manifest)
+        print_quality(manifest)
+        profile = bundle.reference_profile()
+        if profile is not None:
+            print_profile(decode(profile, origin=f"{arguments.bundle}: reference profile"))
     return 0
 
 
@@ -92,7 +99,7 @@ def _stray_model(path: Path, *, as_json: bool) -> int:
         return 0
     print("what the bundle that this file comes from said of it; nothing here is checked by a digest")
     for name, value in to_strings(facts).items():
-        print(f"{name}: {_printable(value)}")
+        print(f"{name}: {printable(value)}")
     return 0
 
 
@@ -119,7 +126,7 @@ def _diff(old: Path, new: Path, *, as_json: bool) -> int:
         if only_the_version(changes):
             print("nothing changed but the version" if changes else "nothing changed")
             return 0
-        print_table(("section", "change"), [(change.section, _printable(change.sentence)) for change in changes])
+        print_table(("section", "change"), [(change.section, printable(change.sentence)) for change in changes])
     return 0
 
 
@@ -131,7 +138,7 @@ def _print_pairs(manifest: Manifest) -> None:
     pairs = [(name, value) for name, value in _pairs(manifest) if value]
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
-        print(f"{_printable(name).ljust(width)}  {_printable(value)}")
+        print(f"{printable(name).ljust(width)}  {printable(value)}")
 
 
 def _pairs(manifest: Manifest) -> Iterator[tuple[str, str]]:
@@ -140,17 +147,13 @@ def _pairs(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "release", str(manifest.release)
     yield "description", manifest.description
     yield "licence", manifest.licence
+    yield "failing", "yes: criteria or parity did not pass; built with --allow-failing" if manifest.failing else ""
     yield "labels", f"{len(manifest.labels)}: {' '.join(manifest.labels)}" if manifest.labels else ""
     yield "front end", _settings(manifest.front_end)
     yield "prefilter", _settings(manifest.prefilter)
     yield "decoder", _settings(manifest.decoder)
     yield "budgets", _settings(manifest.budgets)
     yield from ((f"provenance {name}", value) for name, value in sorted(manifest.provenance.items()))
-
-
-def _printable(text: str) -> str:
-    """Return text from a bundle without what could steer a terminal."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _settings(struct: msgspec.Struct | None) -> str:
@@ -173,7 +176,7 @@ def _print_signature(manifest: Manifest) -> None:
     print_table(
         ("tensor", "name", "dtype", "shape", "rule"),
         [
-            (side, _printable(spec.name), spec.dtype, _shape(spec), "finite" if spec.finite else "")
+            (side, printable(spec.name), spec.dtype, _shape(spec), "finite" if spec.finite else "")
             for side, specs in sides
             for spec in specs
         ],
@@ -186,7 +189,7 @@ def _shape(spec: TensorSpec) -> str:
 
 def _print_other_files(manifest: Manifest) -> None:
     rows = [
-        (f"asset {_printable(name)}", f"{asset.size_bytes:,}", asset.sha256[:12], asset.file)
+        (f"asset {printable(name)}", f"{asset.size_bytes:,}", asset.sha256[:12], asset.file)
         for name, asset in sorted(manifest.assets.items())
     ]
     if manifest.golden is not None:
