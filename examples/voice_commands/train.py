@@ -1,6 +1,6 @@
 """Train both networks from nothing: speak, spoil, learn, convert, measure.
 
-    python train.py --work DIR             the real thing, about an hour on two cores
+    python train.py --work DIR             the real thing, about two hours on two cores
     python train.py --work DIR --quick     a smoke run of every step, a few minutes
 
 Speech, windows and Keras files go to ``--work``; the variants go to ``--out`` (by
@@ -35,23 +35,41 @@ Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Cycle:
+    """One cosine cycle of training."""
+
+    shards: int
+    """Window files that it sees."""
+    epochs: int
+    """Passes over them."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """How much of everything."""
 
     speech_scale: float
     """Share of the full number of utterances per voice."""
-    shards: int
-    """Number of window files."""
     timelines_per_shard: int
-    """Timelines in each."""
-    epochs_small: tuple[int, ...]
-    """Passes of the small network over all windows, per cycle."""
-    epochs_cloud: tuple[int, ...]
-    """The same for the cloud network."""
+    """Timelines in each window file."""
+    small: tuple[Cycle, ...]
+    """Training of the small network."""
+    cloud: tuple[Cycle, ...]
+    """Training of the cloud network, which starts from the small one."""
+
+    @property
+    def shards(self) -> int:
+        """Window files that are needed."""
+        return max(cycle.shards for cycle in self.small + self.cloud)
 
 
-FULL = Plan(speech_scale=1.0, shards=20, timelines_per_shard=1_500, epochs_small=(2, 2, 1), epochs_cloud=(1, 1))
-QUICK = Plan(speech_scale=0.05, shards=2, timelines_per_shard=100, epochs_small=(1,), epochs_cloud=(1,))
+FULL = Plan(
+    speech_scale=1.0,
+    timelines_per_shard=1_500,
+    small=(Cycle(20, 2), Cycle(20, 2), Cycle(20, 1), Cycle(30, 2)),
+    cloud=(Cycle(20, 1), Cycle(20, 1), Cycle(30, 2)),
+)
+QUICK = Plan(speech_scale=0.05, timelines_per_shard=100, small=(Cycle(2, 1),), cloud=(Cycle(2, 1),))
 
 
 def main() -> None:
@@ -61,8 +79,8 @@ def main() -> None:
     work, out = arguments.work, arguments.out
     speak_words(work, plan)
     make_windows(work, plan)
-    fit_network(work, "small", network.SMALL, plan.shards, plan.epochs_small)
-    fit_network(work, "cloud", network.CLOUD, plan.shards, plan.epochs_cloud, start="small")
+    fit_network(work, "small", network.SMALL, plan.small)
+    fit_network(work, "cloud", network.CLOUD, plan.cloud, start="small")
     convert_models(work, out)
     measure_models(work, out, quick=arguments.quick)
 
@@ -90,9 +108,7 @@ def make_windows(work: Path, plan: Plan) -> None:
     write_windows(work, plan.shards, plan.timelines_per_shard)
 
 
-def fit_network(
-    work: Path, name: str, size: network.NetworkSize, shards: int, cycles: tuple[int, ...], start: str = ""
-) -> None:
+def fit_network(work: Path, name: str, size: network.NetworkSize, cycles: tuple[Cycle, ...], start: str = "") -> None:
     """Step 3: train one network in cosine cycles and keep it as ``WORK/NAME.keras``.
 
     Each cycle starts from the weights of the one before (warm restarts, after
@@ -106,15 +122,15 @@ def fit_network(
     from dataset import read_windows
 
     keras.utils.set_random_seed(SEED)
-    batches = batches_of(*read_windows(work, shards))
     model = network.build_network(size)
     if start:
         widen(load_network(work / f"{start}.keras"), model)
     facts: dict[str, Any] = {"parameters": int(model.count_params()), "cycles": []}
-    for cycle, epochs in enumerate(cycles):
-        path = work / f"{name}-{cycle}.keras"
+    for number, cycle in enumerate(cycles):
+        path = work / f"{name}-{number}.keras"
         if not path.exists():
-            done = fit_cycle(model, batches, epochs, peak=2.5e-3 if start or cycle else 3e-3)
+            batches = batches_of(*read_windows(work, cycle.shards))
+            done = fit_cycle(model, batches, cycle.epochs, peak=2.5e-3 if start or number else 3e-3)
             path.with_suffix(".json").write_text(json.dumps(done))
             model.save(path)
         model.set_weights(keras.models.load_model(path, compile=False).get_weights())
