@@ -74,12 +74,10 @@ def with_nan(share: float) -> Draw:
 
 
 def uniform_codes(count: int, moved: float = 0.0) -> Draw:
-    """Return equally frequent categories; `moved` of all rows change from the first half of them to the second."""
+    """Return equally frequent categories; `moved` of all rows change to the first one."""
 
     def draw(rng: np.random.Generator, rows: int) -> Array:
-        codes = rng.integers(0, count, rows)
-        moving = (codes < count // 2) & (rng.random(rows) < 2.0 * moved)
-        return _text(np.where(moving, codes + count // 2, codes))
+        return _text(np.where(rng.random(rows) < moved, 0, rng.integers(0, count, rows)))
 
     return draw
 
