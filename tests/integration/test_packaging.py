@@ -30,6 +30,7 @@ from tidegate.cloud import Server
 from tidegate.convert.build import build
 from tidegate.convert.mirroring import read
 from tidegate.convert.mirrors import mlflow, oip, tflite_file
+from tidegate.convert.mirrors.facts import facts_of
 from tidegate.convert.mirrors.tflite_metadata import ModelText
 from tidegate.convert.mirrors.tflite_metadata import build as build_metadata
 from tidegate.convert.spec import BuildSpec, spec_for_models
@@ -584,7 +585,8 @@ def test_a_wrong_use_of_diff(tidegate: Tidegate, dense: Path) -> None:
 def test_a_server_says_what_the_mirror_says(dense: Path) -> None:
     with Server([dense]) as server, Client(server.address) as client, Bundle.open(dense) as bundle:
         answer = client.model_metadata("dense")
-        mirror = oip.metadata(bundle.manifest, bundle.variant(answer.properties["variant"]))
+        variant = bundle.variant(answer.properties["variant"])
+        mirror, facts = oip.metadata(bundle.manifest, variant), facts_of(bundle.manifest, variant)
     assert (answer.name, list(answer.versions), answer.platform) == (
         mirror["name"],
         mirror["versions"],
@@ -592,5 +594,6 @@ def test_a_server_says_what_the_mirror_says(dense: Path) -> None:
     )
     told = [{"name": spec.name, "datatype": spec.dtype, "shape": list(spec.shape)} for spec in answer.signature.inputs]
     assert told == mirror["inputs"]
-    plain = {name: value for name, value in mirror["properties"].items() if not name.startswith(oip.PREFIX)}
-    assert plain.items() <= answer.properties.items()
+    own = {name: value for name, value in answer.properties.items() if name not in ("runtime", "provider")}
+    assert own == mirror["properties"]
+    assert oip.read({**mirror, "inputs": told, "properties": answer.properties}) == facts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tidegate.bundle import Bundle, Manifest
 from tidegate.bundle.arrays import Array
 from tidegate.convert.from_source import Progress
-from tidegate.convert.spec import BuildSpec, EvaluationTable, ProfileTable, read_bytes
+from tidegate.convert.spec import BuildSpec, EvaluationTable, read_bytes
 from tidegate.errors import BundleError
 from tidegate.evaluate import (
     Criteria,
@@ -41,15 +41,6 @@ class Yardstick:
     """as the author wrote them; empty when there are none"""
 
 
-@dataclass(frozen=True)
-class Assessment:
-    """What was found."""
-
-    evaluation: Evaluation
-    profile: bytes | None
-    """the reference profile's file; None when none is wanted, or there are too few rows"""
-
-
 def read_yardstick(spec: BuildSpec) -> Yardstick | None:
     """Read data and criteria, before anything slow is done; None without [evaluation].
 
@@ -70,24 +61,21 @@ def read_yardstick(spec: BuildSpec) -> Yardstick | None:
     return Yardstick(table, data, parse_criteria(raw, origin=str(criteria_path)), raw)
 
 
-def assess(
-    bundle: Bundle, spec: BuildSpec, yardstick: Yardstick, note: Callable[[str], None], progress: Progress
-) -> Assessment:
-    """Evaluate the finished candidate on every variant that can run here, and make its reference profile.
+def assess(bundle: Bundle, spec: BuildSpec, yardstick: Yardstick, progress: Progress) -> Evaluation:
+    """Evaluate the finished candidate on every variant that can run here.
 
     Criteria without a variant of their own are about the first that can run here: the one that a device would take.
 
     Raises:
-        InputError: the data does not fit the model, or cannot be profiled.
+        InputError: the data does not fit the model.
         ConfigError: a criterion or a setting cannot be meant.
         NotFoundError, DependencyError: the baseline is not there, or cannot run.
         BundleError: a variant that should run here cannot be evaluated.
         ModelError: none can.
     """
-    preferred = runnable_variants(bundle.manifest)[0].id
     with ExitStack() as open_files:
         options = Options(
-            variant=preferred,
+            variant=runnable_variants(bundle.manifest)[0].id,
             reference=spec.bundle.reference or None,
             criteria=yardstick.criteria,
             baseline=_baseline(spec, yardstick.table, open_files),
@@ -100,7 +88,42 @@ def assess(
             raise BundleError(
                 f"variant {result.id!r} could not be evaluated: {result.problem}", fix="mend or remove the variant"
             )
-    return Assessment(evaluation, _profile(bundle, preferred, spec.profile, yardstick.data, note, progress))
+    return evaluation
+
+
+def reference_profile(
+    bundle: Bundle, variant: str, spec: BuildSpec, data: EvaluationSet, note: Callable[[str], None], progress: Progress
+) -> bytes | None:
+    """Return the reference profile's file, of the data and of one variant's answers to it.
+
+    None when none is wanted, or when there are too few rows; the author is told so.
+
+    Raises:
+        ConfigError: a setting of [profile] cannot be meant.
+        InputError: the data cannot be profiled.
+    """
+    table = spec.profile
+    if not table.make:
+        return None
+    if data.rows < MINIMUM_ROWS:
+        note(f"no reference profile: the evaluation data has {data.rows} rows, and {MINIMUM_ROWS} are needed")
+        return None
+    options = ProfileOptions(
+        false_alarm_rate=table.false_alarm_rate,
+        window_rows=table.window_rows,
+        seed=table.seed,
+        kinds=table.kinds,
+    )
+    profile = profile_from(
+        data.inputs,
+        {} if is_decoded(bundle.manifest, data) else _outputs(bundle, variant, data, progress),
+        bundle.manifest,
+        options=options,
+        lengths=data.lengths,
+        data_sha256=data.sha256,
+        progress=lambda done, features: progress("reference profile", done, features),
+    )
+    return encode(profile)
 
 
 def is_decoded(manifest: Manifest, data: EvaluationSet) -> bool:
@@ -124,37 +147,6 @@ def _transcriber(model: Model) -> Transcribe:
 
     speech = Transcriber(model)
     return lambda samples: speech.transcribe(samples).text
-
-
-def _profile(
-    bundle: Bundle,
-    variant: str,
-    table: ProfileTable,
-    data: EvaluationSet,
-    note: Callable[[str], None],
-    progress: Progress,
-) -> bytes | None:
-    if not table.make:
-        return None
-    if data.rows < MINIMUM_ROWS:
-        note(f"no reference profile: the evaluation data has {data.rows} rows, and {MINIMUM_ROWS} are needed")
-        return None
-    options = ProfileOptions(
-        false_alarm_rate=table.false_alarm_rate,
-        window_rows=table.window_rows,
-        seed=table.seed,
-        kinds=table.kinds,
-    )
-    profile = profile_from(
-        data.inputs,
-        {} if is_decoded(bundle.manifest, data) else _outputs(bundle, variant, data, progress),
-        bundle.manifest,
-        options=options,
-        lengths=data.lengths,
-        data_sha256=data.sha256,
-        progress=lambda done, features: progress("reference profile", done, features),
-    )
-    return encode(profile)
 
 
 def _outputs(bundle: Bundle, variant: str, data: EvaluationSet, progress: Progress) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from tidegate.convert.assemble import (
     with_golden,
     with_profile,
 )
-from tidegate.convert.assessment import Assessment, assess, is_decoded, read_yardstick
+from tidegate.convert.assessment import assess, is_decoded, read_yardstick, reference_profile
 from tidegate.convert.candidate import candidate_bundle, scratch_directory
 from tidegate.convert.fixture import random_inputs
 from tidegate.convert.from_source import Progress, from_source
@@ -93,16 +93,21 @@ def build(
         BundleError: a criterion does not pass, a variant is outside its tolerance, or one of `prove`'s reasons.
         Others: as `prove`.
     """
-    candidate = prove(spec, out, note, progress)
+    candidate = prove(spec, out, note, progress, allow_failing=allow_failing)
     if not allow_failing:
         demand_pass(candidate)
     return write(candidate, out)
 
 
 def prove(
-    spec: BuildSpec, out: Path, note: Note = lambda sentence: None, progress: Progress = lambda *_: None
+    spec: BuildSpec,
+    out: Path,
+    note: Note = lambda sentence: None,
+    progress: Progress = lambda *_: None,
+    *,
+    allow_failing: bool = False,
 ) -> Candidate:
-    """Take every step of a build but the last: source, conversion, parity, evaluation; see `build`.
+    """Take every step of a build but the last; see `build`. A release that is refused gets no reference profile.
 
     Raises:
         ConfigError: the specification contradicts itself or breaks a rule of the manifest or the criteria.
@@ -133,10 +138,14 @@ def prove(
             problems = source_problems(spec, release.manifest, sourced.parity)
             if yardstick is None:
                 return Candidate(_marked(release, problems), reports, None, tuple(problems))
-            assessment = assess(bundle, spec, yardstick, note, progress)
-        decoded = is_decoded(release.manifest, yardstick.data)
-        problems += evaluation_problems(spec, release.manifest, assessment.evaluation, decoded=decoded)
-    return Candidate(_judged(release, assessment, problems), reports, assessment.evaluation, tuple(problems))
+            evaluation = assess(bundle, spec, yardstick, progress)
+            decoded = is_decoded(release.manifest, yardstick.data)
+            problems += evaluation_problems(spec, release.manifest, evaluation, decoded=decoded)
+            candidate = Candidate(_judged(release, evaluation, problems), reports, evaluation, tuple(problems))
+            if candidate.verdict != "pass" and not allow_failing:
+                return candidate  # It will not be written, and the profile takes long.
+            profile = reference_profile(bundle, evaluation.variant, spec, yardstick.data, note, progress)
+    return candidate if profile is None else replace(candidate, release=with_profile(candidate.release, profile))
 
 
 def demand_pass(candidate: Candidate) -> None:
@@ -285,11 +294,9 @@ def _verified(bundle: Bundle, spec: BuildSpec) -> tuple[VariantReport, ...]:
     return reports
 
 
-def _judged(release: Release, assessment: Assessment, problems: list[str]) -> Release:
+def _judged(release: Release, evaluation: Evaluation, problems: list[str]) -> Release:
     """Write what was measured into the release."""
-    passed = not problems and assessment.evaluation.verdict in ("pass", None)
-    judged = with_evaluation(release, assessment.evaluation, passed=passed)
-    return judged if assessment.profile is None else with_profile(judged, assessment.profile)
+    return with_evaluation(release, evaluation, passed=not problems and evaluation.verdict in ("pass", None))
 
 
 def _marked(release: Release, problems: list[str]) -> Release:

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prove the release, write it if it passes, say what was found; the exit code is the verdict."""
     spec = _spec(arguments)
     out = arguments.output or default_output(spec)
-    candidate = _proven(spec, out, verbose=arguments.verbose)
+    candidate = _proven(arguments, spec, out)
     is_written = candidate.verdict == "pass" or arguments.allow_failing
     if is_written:
         write(candidate, out)
@@ -84,13 +84,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if is_written else EXIT_CODES[candidate.verdict]
 
 
-def _proven(spec: BuildSpec, out: Path, *, verbose: bool) -> Candidate:
+def _proven(arguments: argparse.Namespace, spec: BuildSpec, out: Path) -> Candidate:
     """Do all that takes long, with progress; what the converters print is hidden."""
     with ExitStack() as stack:
         converts = spec.source is not None
-        stream = stack.enter_context(foreign_output_hidden(shown=verbose)) if converts else sys.stderr
+        stream = stack.enter_context(foreign_output_hidden(shown=arguments.verbose)) if converts else sys.stderr
+
+        def note(sentence: str) -> None:
+            print(f"note: {sentence}", file=stream, flush=True)
+
         bars = stack.enter_context(Bars(stream))
-        return prove(spec, out, lambda sentence: print(f"note: {sentence}", file=stream, flush=True), bars.show)
+        return prove(spec, out, note, bars.show, allow_failing=arguments.allow_failing)
 
 
 def _spec(arguments: argparse.Namespace) -> BuildSpec:
