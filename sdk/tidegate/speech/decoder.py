@@ -17,9 +17,10 @@ Times: a word fires in every window that holds all of it. So the word lies in th
 from the last window's start to the first window's end, and a word of length d gives a run of about (window - d) / hop
 windows. That intersection is the estimate of where the word starts and ends, at least `SHORTEST_WORD_S`.
 
-A run whose first and last centre are more than a window apart has no intersection: no word can lie in all its windows.
-So it is the same word at least twice, with a pause too short to leave a window without it. On the example's model one
-word gives runs of 6 to 8 windows of 1 s at a hop of 100 ms; said twice with pauses of 0.1 to 0.3 s, 13 to 17.
+A word also fires in windows that hold only most of it, so the run of one word can be a little longer than a window. A run
+whose first and last centre are further apart than `LONGEST_RUN` windows is more than one word: the same word at least
+twice, with a pause too short to leave a window without it. On the example's model one word gives runs of up to 12 windows
+of 1 s at a hop of 100 ms; said twice with pauses of 0.1 to 0.3 s, 14 to 18.
 """
 
 from __future__ import annotations
@@ -42,9 +43,12 @@ SHORTEST_WORD_S = 0.1
 CLOSEST_WORDS_S = 0.2
 """Centres of two spoken words are never closer: fluent speech has four to five syllables a second."""
 
-REPEAT_S = 0.75
-"""From one word to the same word again in one breath: half a second and a short pause. Each such length, or part of
-one, by which a run exceeds a window counts as one more word."""
+LONGEST_RUN = 1.25
+"""The longest run that one word can make, in windows."""
+
+REPEAT_S = 0.7
+"""From one word to the same word again in one breath: half a second and a short pause. So many of these as a run exceeds
+a window by, to the nearest, are the words after the first."""
 
 
 def windows(samples: NDArray[np.float32], settings: DecoderSettings, sample_rate_hz: int) -> NDArray[np.float32]:
@@ -147,8 +151,10 @@ def _runs(smoothed: NDArray[np.float64], labels: Sequence[str], settings: Decode
 
 def _split(run: _Run, best: NDArray[np.float64], settings: DecoderSettings) -> list[_Run]:
     """Return one run for each time that the word was said; see the module's text."""
-    excess_ms = (run.last - run.first) * settings.hop_ms - settings.window_ms
-    count = 1 + max(math.ceil(excess_ms / (REPEAT_S * 1000)), 0)
+    length_ms = (run.last - run.first) * settings.hop_ms
+    if length_ms <= LONGEST_RUN * settings.window_ms:
+        return [run]
+    count = 1 + max(round((length_ms - settings.window_ms) / (REPEAT_S * 1000)), 1)
     parts = np.array_split(np.arange(run.first, run.last + 1), count)
     return [
         _Run(run.label, int(part[0]), int(part[-1]), float(best[part].max()), float(best[part].sum())) for part in parts
