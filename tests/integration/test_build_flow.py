@@ -266,6 +266,7 @@ def test_a_scikit_learn_model_becomes_a_bundle_in_one_step(tidegate: Run, tmp_pa
     assert names(tmp_path) == before | {"sums.tide"}
     manifest, _ = read(tmp_path / "sums.tide")
     assert manifest.variants[0].metrics["accuracy"] == pytest.approx(model.score(x, y))
+    assert manifest.variants[0].precision == "fp32"
     assert manifest.provenance["source_file"] == "model.joblib"
     assert manifest.provenance["source_sha256"] == digest((tmp_path / "model.joblib").read_bytes())
     assert manifest.provenance["source_commit"] == "0f3c2a1"

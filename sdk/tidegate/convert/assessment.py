@@ -151,4 +151,6 @@ def _transcriber(model: Model) -> Transcribe:
 
 def _outputs(bundle: Bundle, variant: str, data: EvaluationSet, progress: Progress) -> dict[str, Array]:
     with load(bundle, variant=variant) as model:
-        return run_rows(model, data.inputs, data.origin, lambda done: progress("reference profile", done, data.rows))
+        return run_rows(
+            model, data.inputs, data.origin, lambda done: progress("answers for the profile", done, data.rows)
+        )

@@ -28,7 +28,7 @@ from tidegate.convert.signatures import common_signature
 from tidegate.convert.spec import BuildSpec, backend_of, read_bytes
 from tidegate.convert.tolerances import advice
 from tidegate.errors import BundleError, ConfigError, DependencyError
-from tidegate.evaluate import Evaluation
+from tidegate.evaluate import Evaluation, Judgement
 from tidegate.evaluate.report import Verdict
 from tidegate.runtime import load
 from tidegate.runtime.backends import ModelFile, open_model
@@ -160,21 +160,22 @@ def demand_pass(candidate: Candidate) -> None:
 
 def refusal(candidate: Candidate) -> BundleError:
     """Return the error for a release that did not pass."""
-    if candidate.problems:
-        return BundleError("; ".join(candidate.problems), fix=parity_advice())
     judgements = candidate.evaluation.criteria if candidate.evaluation is not None else ()
-    open_ones = [one for one in judgements if one.verdict == candidate.verdict]
-    what = {"fail": "fails", "wait": "waits: there is not enough data to say"}.get(candidate.verdict, "passes")
-    told = "; ".join(
-        f"criterion {one.name!r} on {one.variant} ({one.scope}, {one.demand}): "
-        + ("no figure" if one.estimate is None else f"{one.estimate:.4g}")
-        + f", {one.reason}"
-        for one in open_ones
-    )
-    better = "mend the model" if candidate.verdict == "fail" else "measure what is missing, or bring more data"
+    told = [*candidate.problems, *(_told(one) for one in judgements if one.verdict == candidate.verdict)]
+    what = "fails" if candidate.verdict == "fail" else "waits: there is not enough data to say"
+    if candidate.problems:
+        fix = parity_advice()
+    else:
+        fix = "mend the model" if candidate.verdict == "fail" else "measure what is missing, or bring more data"
     return BundleError(
-        f"the release {what}: {told}", fix=f"{better}; --allow-failing builds it all the same, marked as failing"
+        f"the release {what}: {'; '.join(told)}",
+        fix=f"{fix}; --allow-failing builds it all the same, marked as failing",
     )
+
+
+def _told(one: Judgement) -> str:
+    figure = "no figure" if one.estimate is None else f"{one.estimate:.4g}"
+    return f"criterion {one.name!r} on {one.variant} ({one.scope}, {one.demand}): {figure}, {one.reason}"
 
 
 def write(candidate: Candidate, out: Path) -> BuildResult:

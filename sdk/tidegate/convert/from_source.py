@@ -12,7 +12,7 @@ import msgspec
 from tidegate.bundle import Parity, digest
 from tidegate.convert.conversion import Converted, convert
 from tidegate.convert.routes import SourceKind
-from tidegate.convert.spec import BuildSpec, SourceTable
+from tidegate.convert.spec import BuildSpec, SourceTable, VariantTable
 from tidegate.errors import ConfigError
 
 Progress = Callable[[str, int, int], None]
@@ -80,14 +80,18 @@ def from_source(spec: BuildSpec, folder: Path, note: Callable[[str], None], prog
         note=note,
         done=done,
     )
-    files = {converted.id: str(converted.path) for converted in made}
-    variants = tuple(
-        variant if variant.file else msgspec.structs.replace(variant, file=files[variant.id])
-        for variant in spec.variant
-    )
+    files = {converted.id: converted for converted in made}
+    variants = tuple(variant if variant.file else _with_file(variant, files[variant.id]) for variant in spec.variant)
     provenance = _provenance(spec.source, path, conversion.kind) | spec.provenance
     whole = msgspec.structs.replace(spec, variant=variants, provenance=provenance)
     return Sourced(whole, {converted.id: converted.parity for converted in made})
+
+
+def _with_file(variant: VariantTable, converted: Converted) -> VariantTable:
+    """Name the file and its precision: told from the weights, else (trees have none) the one that was asked for."""
+    asked = converted.id.partition("-")[2].removesuffix("-io")
+    precision = variant.precision or converted.precision or asked
+    return msgspec.structs.replace(variant, file=str(converted.path), precision=precision)
 
 
 def _provenance(source: SourceTable, path: Path, kind: SourceKind) -> dict[str, str]:

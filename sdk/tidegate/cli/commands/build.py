@@ -79,7 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(_as_json(candidate, out if is_written else None))
     else:
         _print(candidate, out if is_written else None)
-    if candidate.verdict != "pass":
+    if candidate.verdict != "pass" and is_written:
+        sys.stderr.write(f"note: {refusal(candidate).message}; written all the same, and marked as failing\n")
+    elif candidate.verdict != "pass":
         complain(refusal(candidate))
     return 0 if is_written else EXIT_CODES[candidate.verdict]
 
@@ -142,9 +144,11 @@ def _tolerances(words: list[str]) -> dict[str, float]:
 
 def _print(candidate: Candidate, path: Path | None) -> None:
     manifest = candidate.release.manifest
-    size = "not written" if path is None else f"{path.stat().st_size:,} bytes"
-    failing = "  FAILING" if manifest.failing else ""
-    print(f"{path or manifest.name}  {size}  {manifest.name} {manifest.version}{failing}")
+    if path is None:
+        print(f"not written: {manifest.name} {manifest.version}")
+    else:
+        failing = "  FAILING" if manifest.failing else ""
+        print(f"{path}  {path.stat().st_size:,} bytes  {manifest.name} {manifest.version}{failing}")
     print_table(HEADER, [report_row(report) for report in candidate.reports])
     print_quality(manifest)
 
