@@ -83,6 +83,21 @@ def test_the_wrong_passphrase_is_told_as_such(key: Path) -> None:
         ring(key, "wrong horse").signer(read_public_key(key).keyid)
 
 
+def test_a_wrong_passphrase_with_valid_padding_is_told_as_such(key: Path) -> None:
+    """About one wrong passphrase in 256 decrypts to well-padded nonsense, which the library calls a damaged file."""
+    public = read_public_key(key)
+    words = (f"wrong horse {number}" for number in range(5_000))
+    nonsense = next(word for word in words if "password" not in _why_it_does_not_open(key, word))
+    with pytest.raises(ConfigError, match="passphrase does not open"):
+        ring(key, nonsense).signer(public.keyid)
+
+
+def _why_it_does_not_open(key: Path, passphrase: str) -> str:
+    with pytest.raises(ValueError) as raised:
+        serialization.load_pem_private_key(key.read_bytes(), passphrase.encode())
+    return str(raised.value).lower()
+
+
 def test_a_key_is_decrypted_only_when_it_signs(key: Path) -> None:
     asked: list[Path] = []
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from tidegate.errors import ConfigError, IntegrityError, NotFoundError, ResourceError
 from tidegate.release.disk import Disk, store
 from tidegate.release.error_mapping import mapped, missing
-from tidegate.release.pkcs8 import ROUNDS, encrypt
+from tidegate.release.pkcs8 import ROUNDS, encrypt, is_whole
 from tidegate.release.tuf_types import CryptoSigner, SSlibKey
 
 try:
@@ -118,7 +118,7 @@ class KeyRing:
             try:
                 private = serialization.load_pem_private_key(pem, self._ask(path).encode())
             except ValueError as error:
-                if "password" in str(error).lower():
+                if is_whole(pem):
                     raise ConfigError(f"the passphrase does not open {path}", fix="enter the right one") from error
                 raise IntegrityError(f"{path} is damaged: {error}", fix="take it from your backup") from error
             if not isinstance(private, Ed25519PrivateKey):

@@ -54,6 +54,30 @@ def encrypt(private_key_info: bytes, passphrase: bytes, rounds: int = ROUNDS) ->
     ).encode()
 
 
+def is_whole(pem: bytes) -> bool:
+    """Tell whether the text holds one complete DER element, so that only the passphrase can keep it from opening.
+
+    A wrong passphrase is not always known as such: once in 256 times the padding comes out valid and the library finds
+    nonsense in place of a key, which it reports like a damaged file.
+    """
+    lines = [line.strip() for line in pem.splitlines()]
+    body = b"".join(line for line in lines if not line.startswith(b"-----"))
+    try:
+        document = base64.b64decode(body, validate=True)
+    except ValueError:
+        return False
+    if len(document) < 4 or document[0] != _SEQUENCE:
+        return False
+    return document == _der(_SEQUENCE, document[-_content_bytes(document) :])
+
+
+def _content_bytes(document: bytes) -> int:
+    """Return what the element's own length says; at least 1, so that it can be sliced from the end."""
+    long_form = document[1] & 0x7F
+    stated = int.from_bytes(document[2 : 2 + long_form], "big") if document[1] & 0x80 else document[1]
+    return max(stated, 1)
+
+
 def _aes_256_cbc(key: bytes, vector: bytes, plain: bytes) -> bytes:
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
