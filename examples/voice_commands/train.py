@@ -56,6 +56,8 @@ class Plan:
     """Training of the small network."""
     cloud: tuple[Cycle, ...]
     """Training of the cloud network, which starts from the small one."""
+    cloud_last_weight: float
+    """Share of the last cycle in the cloud network's weights; the rest is the cycle before."""
 
     @property
     def shards(self) -> int:
@@ -68,8 +70,11 @@ FULL = Plan(
     timelines_per_shard=1_500,
     small=(Cycle(20, 2), Cycle(20, 2), Cycle(20, 1), Cycle(30, 2)),
     cloud=(Cycle(20, 1), Cycle(20, 1), Cycle(30, 2)),
+    cloud_last_weight=0.6,
 )
-QUICK = Plan(speech_scale=0.05, timelines_per_shard=100, small=(Cycle(2, 1),), cloud=(Cycle(2, 1),))
+QUICK = Plan(
+    speech_scale=0.05, timelines_per_shard=100, small=(Cycle(2, 1),), cloud=(Cycle(2, 1),), cloud_last_weight=1.0
+)
 
 
 def main() -> None:
@@ -80,7 +85,7 @@ def main() -> None:
     speak_words(work, plan)
     make_windows(work, plan)
     fit_network(work, "small", network.SMALL, plan.small)
-    fit_network(work, "cloud", network.CLOUD, plan.cloud, start="small")
+    fit_network(work, "cloud", network.CLOUD, plan.cloud, start="small", last_weight=plan.cloud_last_weight)
     convert_models(work, out)
     measure_models(work, out, quick=arguments.quick)
 
@@ -108,12 +113,23 @@ def make_windows(work: Path, plan: Plan) -> None:
     write_windows(work, plan.shards, plan.timelines_per_shard)
 
 
-def fit_network(work: Path, name: str, size: network.NetworkSize, cycles: tuple[Cycle, ...], start: str = "") -> None:
+def fit_network(
+    work: Path,
+    name: str,
+    size: network.NetworkSize,
+    cycles: tuple[Cycle, ...],
+    start: str = "",
+    last_weight: float = 1.0,
+) -> None:
     """Step 3: train one network in cosine cycles and keep it as ``WORK/NAME.keras``.
 
     Each cycle starts from the weights of the one before (warm restarts, after
     Loshchilov and Hutter, 2017) and leaves ``WORK/NAME-CYCLE.keras``.  The first
     starts from the trained network ``start`` (see :mod:`widen`), if one is named.
+    The weights that are kept are those of the last cycle, averaged with the one
+    before (Izmailov et al., "Averaging Weights Leads to Wider Optima", 2018)
+    unless ``last_weight`` is 1: the large network leans less on its training
+    voices that way.
     """
     if (work / f"{name}.keras").exists():
         return
@@ -128,6 +144,7 @@ def fit_network(work: Path, name: str, size: network.NetworkSize, cycles: tuple[
     facts: dict[str, Any] = {"parameters": int(model.count_params()), "cycles": []}
     for number, cycle in enumerate(cycles):
         path = work / f"{name}-{number}.keras"
+        before = model.get_weights()
         if not path.exists():
             batches = batches_of(*read_windows(work, cycle.shards))
             done = fit_cycle(model, batches, cycle.epochs, peak=2.5e-3 if start or number else 3e-3)
@@ -136,6 +153,8 @@ def fit_network(work: Path, name: str, size: network.NetworkSize, cycles: tuple[
         model.set_weights(keras.models.load_model(path, compile=False).get_weights())
         facts["cycles"].append(json.loads(path.with_suffix(".json").read_text()))
     (work / f"{name}.json").write_text(json.dumps(facts, indent=1))
+    pairs = zip(before, model.get_weights(), strict=True)
+    model.set_weights([(1 - last_weight) * old + last_weight * new for old, new in pairs])
     model.save(work / f"{name}.keras")
 
 
