@@ -23,7 +23,8 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format
 
 bench: $(VENV)/.dev                    ## what our own wrapper costs, and the example bundle on this machine
-	$(BIN)/python -m tidegate.bench.overhead
+	$(BIN)/python -m tidegate.bench.overhead tests/data/dense.tflite
+	$(BIN)/python -m tidegate.bench.overhead tests/data/dense.onnx
 	$(BIN)/tidegate bench examples/voice_commands/voice-commands.tide
 
 train: $(VENV)/.train                  ## train the example again; needs the Debian packages espeak-ng, flite and sox

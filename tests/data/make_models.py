@@ -1,6 +1,7 @@
 """Make the tiny TFLite models of this folder: `python tests/data/make_models.py`, with the `train` extra installed.
 
-They are checked in because the tests must not need TensorFlow. `tests/models.py` makes their ONNX twins, and
+They are checked in because the tests must not need TensorFlow. `tests/models.py` makes their ONNX twins (dense.onnx is
+kept for `make bench`), and
 `tidegate.testing.backend_contract` says what each of them computes.
 """
 
