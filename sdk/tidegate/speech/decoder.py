@@ -17,10 +17,10 @@ Times: a word fires in every window that holds all of it. So the word lies in th
 from the last window's start to the first window's end, and a word of length d gives a run of about (window - d) / hop
 windows. That intersection is the estimate of where the word starts and ends, at least `SHORTEST_WORD_S`.
 
-A word also fires in windows that hold only most of it, so the run of one word can be a little longer than a window. A run
-whose first and last centre are further apart than `LONGEST_RUN` windows is more than one word: the same word at least
-twice, with a pause too short to leave a window without it. On the example's model one word gives runs of up to 12 windows
-of 1 s at a hop of 100 ms; said twice with pauses of 0.1 to 0.3 s, 14 to 18.
+A word also fires in windows that hold only most of it, so the run of one word can be a little longer than a window. A
+run whose first and last centre are further apart than `LONGEST_RUN` windows is more than one word: the same word at
+least twice, with a pause too short to leave a window without it. On the example's model one word gives runs of up to 12
+windows of 1 s at a hop of 100 ms; said twice with pauses of 0.1 to 0.3 s, 14 to 18.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ LONGEST_RUN = 1.25
 """The longest run that one word can make, in windows."""
 
 REPEAT_S = 0.7
-"""From one word to the same word again in one breath: half a second and a short pause. So many of these as a run exceeds
-a window by, to the nearest, are the words after the first."""
+"""From one word to the same word again in one breath: half a second and a short pause. As many of these, to the nearest,
+as a run is longer than a window are the words after the first."""
 
 
 def windows(samples: NDArray[np.float32], settings: DecoderSettings, sample_rate_hz: int) -> NDArray[np.float32]:
