@@ -47,8 +47,8 @@ LONGEST_RUN = 1.25
 """The longest run that one word can make, in windows."""
 
 REPEAT_S = 0.7
-"""From one word to the same word again in one breath: half a second and a short pause. As many of these, to the nearest,
-as a run is longer than a window are the words after the first."""
+"""From one word to the same word again in one breath: half a second and a short pause. As many of these, to the
+nearest, as a run is longer than a window are the words after the first."""
 
 
 def windows(samples: NDArray[np.float32], settings: DecoderSettings, sample_rate_hz: int) -> NDArray[np.float32]:
