@@ -93,7 +93,7 @@ def _judge(
     place = cohort(device.device_id, offer.rollout.salt)
     if place >= offer.rollout.percent:
         reasons.append(
-            f"it is rolled out to {offer.rollout.percent} % of the devices so far; this one is reached above {place} %"
+            f"it is rolled out to {offer.rollout.percent} % of the devices so far; this one is reached at {place + 1} %"
         )
     return variant, reasons
 
