@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import msgspec
 import pytest
@@ -165,18 +166,19 @@ VARIANTS = st.lists(
 ).map(tuple)
 
 
-def with_changes(changes: list[dict[str, object]]) -> Track:
+def with_changes(changes: list[dict[str, Any]]) -> Track:
     return track(*(offer(2 * number, **each) for number, each in enumerate(changes, 1)))
 
 
-OFFERS = st.lists(
-    st.builds(
-        dict,
-        variants=VARIANTS,
-        rss_mb=st.sampled_from([0, 32, 128]),
-        rollout=st.builds(Rollout, percent=st.integers(0, 100), salt=st.text(max_size=4)),
-        bundle_schema=st.sampled_from(["tidegate.bundle/1", "tidegate.bundle/2"]),
-        withdrawn=st.sampled_from([None, Withdrawal(reason="bad", at="2026-11-21T19:15:43Z")]),
+OFFERS: st.SearchStrategy[Track] = st.lists(
+    st.fixed_dictionaries(
+        {
+            "variants": VARIANTS,
+            "rss_mb": st.sampled_from([0, 32, 128]),
+            "rollout": st.builds(Rollout, percent=st.integers(0, 100), salt=st.text(max_size=4)),
+            "bundle_schema": st.sampled_from(["tidegate.bundle/1", "tidegate.bundle/2"]),
+            "withdrawn": st.sampled_from([None, Withdrawal(reason="bad", at="2026-11-21T19:15:43Z")]),
+        }
     ),
     max_size=6,
 ).map(with_changes)
