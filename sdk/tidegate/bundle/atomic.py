@@ -39,7 +39,7 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise _exhausted(path, error) from error
     finally:
@@ -47,7 +47,8 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Return when the names in `directory` are on the disk. Raises OSError."""
     if os.name == "nt":  # Windows cannot open a directory, and orders the rename itself.
         return
     descriptor = os.open(directory, os.O_RDONLY)

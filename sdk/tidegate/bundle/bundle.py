@@ -34,10 +34,10 @@ class ListedFile:
 class Bundle:
     """One release, from a directory or a `.tide` file. A context manager; reads are safe from several threads."""
 
-    def __init__(self, path: Path, tree: Tree, limits: Limits) -> None:
+    def __init__(self, path: Path, tree: Tree, manifest: Manifest) -> None:
         self.path = path
         self._tree = tree
-        self.manifest = _read_manifest(path, tree, limits)
+        self.manifest = manifest
         self._listed = listed_files(self.manifest)
         _check_tree(path, tree, self._listed)
 
@@ -58,10 +58,24 @@ class Bundle:
         where, within = Path(path), limits or Limits()
         tree: Tree = DirectoryTree(where, within) if where.is_dir() else ArchiveTree(where, within)
         try:
-            return cls(where, tree, within)
+            return cls(where, tree, _read_manifest(where, tree, within))
         except BaseException:
             tree.close()
             raise
+
+    @classmethod
+    def of_tree(cls, path: Path, tree: Tree, manifest: Manifest) -> Bundle:
+        """Take files that lie neither in an archive nor in a directory of their own.
+
+        Args:
+            path: how messages call the bundle.
+            tree: exactly the files that `manifest` lists, and `manifest.json`.
+            manifest: read and checked by the caller; may list fewer variants than `manifest.json`.
+
+        Raises:
+            BundleError, IntegrityError: tree and manifest disagree on which files there are, or on their sizes.
+        """
+        return cls(path, tree, manifest)
 
     @property
     def files(self) -> tuple[ListedFile, ...]:
