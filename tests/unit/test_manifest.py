@@ -89,6 +89,9 @@ GOLDEN_TOLERANCES = "golden.tolerance_by_variant"
         ("decoder", {"kind": "keywords", "threshold": 1.5}, "expected a probability"),
         ("decoder", {"kind": "keywords", "hop_ms": 0}, "decoder.hop_ms is 0"),
         ("budgets", {"rss_mb": -1}, "budgets.rss_mb is -1"),
+        ("trial", {"maximum_failure_rate": 1.5}, "trial.maximum_failure_rate is 1.5; expected a share"),
+        ("trial", {"minimum_calls": -1}, "trial.minimum_calls is -1"),
+        ("trial", {"minimum_s": 60, "deadline_s": 59}, "trial.deadline_s is 59"),
         ("assets", {"": {"file": "a", "sha256": "0" * 64, "size_bytes": 0}}, "an asset has an empty name"),
     ],
 )

@@ -15,6 +15,7 @@ from tidegate.bundle.manifest import (
     PrefilterSettings,
     Signature,
     TensorSpec,
+    TrialSettings,
     Variant,
 )
 from tidegate.bundle.tree import Limits
@@ -37,6 +38,7 @@ __all__ = [
     "PrefilterSettings",
     "Signature",
     "TensorSpec",
+    "TrialSettings",
     "Variant",
     "digest",
     "write_bundle",

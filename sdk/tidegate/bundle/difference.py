@@ -15,7 +15,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     section: str
     """identity, signature, labels, front end, prefilter, decoder, variants, metrics, criteria, golden, assets,
-    reference profile, budgets, provenance"""
+    reference profile, budgets, trial, provenance"""
     what: str
     """the thing that differs, such as `input 'audio'` or `hangover_ms`"""
     before: Any
@@ -31,6 +31,7 @@ _SETTINGS = (
     ("prefilter", "prefilter"),
     ("decoder", "decoder"),
     ("budgets", "budgets"),
+    ("trial", "trial"),
     ("evaluation", "evaluation"),
 )
 

@@ -153,6 +153,26 @@ class Budgets(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rss_mb: float = 0.0
 
 
+class TrialSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a new version must show in use before a device keeps it (see tidegate.edge.update.trial)."""
+
+    minimum_calls: int = 50
+    """calls before it may be kept"""
+    minimum_s: float = 300.0
+    """and time since it was activated"""
+    deadline_s: float = 86_400.0
+    """then it is decided on what there is; a version that nobody called is kept"""
+    maximum_failure_rate: float = 0.02
+    """share of calls that failed in the runtime, or that the app reported as failed"""
+    maximum_empty_rate: float = 1.0
+    """share of answers with nothing in them; 1 does not look at it"""
+    maximum_over_budget_rate: float = 0.2
+    """share of calls slower than `budgets.latency_p95_ms`; of those 0.05 are expected to be"""
+    maximum_restarts_per_minute: int = 3
+    """ends of an app's process without a clean close, within any minute"""
+    maximum_load_failures: int = 1
+
+
 class EvaluationData(msgspec.Struct, frozen=True, kw_only=True):
     """What the recorded figures were measured on; the data itself does not travel."""
 
@@ -208,6 +228,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reference_profile: Asset | None = None
     """how the inputs and outputs of the evaluation data are distributed: what drift is measured against"""
     budgets: Budgets | None = None
+    trial: TrialSettings | None = None
+    """None: the defaults"""
     evaluation: EvaluationData | None = None
     """what parity, metrics and criteria were measured on"""
     criteria: tuple[CriterionResult, ...] = ()

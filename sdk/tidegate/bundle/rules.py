@@ -144,6 +144,15 @@ def _setting_problems(manifest: Manifest) -> Iterable[str]:
             yield f"decoder.threshold is {decoder.threshold}; expected a probability, 0 to 1"
     if manifest.budgets is not None:
         at_least += [(f"budgets.{name}", getattr(manifest.budgets, name), 0) for name in ("latency_p95_ms", "rss_mb")]
+    if manifest.trial is not None:
+        trial = manifest.trial
+        rates = ("maximum_failure_rate", "maximum_empty_rate", "maximum_over_budget_rate")
+        counts = ("minimum_calls", "minimum_s", "maximum_restarts_per_minute", "maximum_load_failures")
+        at_least += [(f"trial.{name}", getattr(trial, name), 0) for name in (*counts, *rates)]
+        at_least.append(("trial.deadline_s", trial.deadline_s, trial.minimum_s))
+        for name in rates:
+            if getattr(trial, name) > 1:
+                yield f"trial.{name} is {getattr(trial, name)}; expected a share, 0 to 1"
     for name, value, least in at_least:
         if not (math.isfinite(value) and value >= least):
             yield f"{name} is {value}; expected a finite number" + (f" of {least} or more" if least > -math.inf else "")

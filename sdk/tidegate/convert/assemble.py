@@ -68,6 +68,7 @@ def read_release(
         variants=tuple(variant for variant, _ in variants),
         assets={name: asset for name, (asset, _) in assets.items()},
         budgets=spec.budgets,
+        trial=spec.trial,
     )
     files = {variant.file: content for variant, content in variants}
     plain = _checked(Release(manifest, files | {asset.file: content for asset, content in assets.values()}))

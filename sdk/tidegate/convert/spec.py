@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from tidegate.bundle.manifest import BackendName, Budgets, DecoderSettings, FrontEnd, PrefilterSettings
+from tidegate.bundle.manifest import BackendName, Budgets, DecoderSettings, FrontEnd, PrefilterSettings, TrialSettings
 from tidegate.errors import ConfigError, DependencyError, NotFoundError, ResourceError
 from tidegate.profile import Options as ProfileOptions
 from tidegate.profile import TensorKind
@@ -135,6 +135,7 @@ class BuildSpec(msgspec.Struct, frozen=True, kw_only=True):
     prefilter: PrefilterSettings | None = None
     decoder: DecoderSettings | None = None
     budgets: Budgets | None = None
+    trial: TrialSettings | None = None
     inputs: dict[str, InputTable] = {}
     assets: dict[str, str] = {}
     provenance: dict[str, str] = {}

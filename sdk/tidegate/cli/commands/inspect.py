@@ -153,6 +153,7 @@ def _pairs(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "prefilter", _settings(manifest.prefilter)
     yield "decoder", _settings(manifest.decoder)
     yield "budgets", _settings(manifest.budgets)
+    yield "trial", _settings(manifest.trial)
     yield from ((f"provenance {name}", value) for name, value in sorted(manifest.provenance.items()))
 
 
