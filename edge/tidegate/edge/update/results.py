@@ -1,0 +1,85 @@
+"""What the updater's calls return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tidegate.edge.update.record import LastCheck, Quarantined, Slot
+from tidegate.edge.update.states import State
+
+if TYPE_CHECKING:
+    from tidegate.edge.update.probe import ProbeReport
+    from tidegate.fetch.choice import PassedOver
+    from tidegate.fetch.download import FetchReport
+    from tidegate.release.track import Offer, OfferedVariant
+
+Outcome = Literal[
+    "up to date",
+    "noted",
+    "postponed",
+    "activated",
+    "probe failed",
+    "refused",
+    "waiting",
+    "committed",
+    "rolled back",
+]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What the channel has for this device."""
+
+    running: Slot
+    offer: Offer | None
+    """the newest one that fits and is newer than what runs; None when there is no news"""
+    variant: OfferedVariant | None
+    """which of its variants this device would run"""
+    same_content: bool = False
+    """what is offered runs already, under an older counter: taking it fetches nothing"""
+    passed_over: tuple[PassedOver, ...] = ()
+    """newer offers that do not fit, and why; only when asked to explain"""
+    requests: int = 0
+    received_bytes: int = 0
+
+    @property
+    def news(self) -> bool:
+        """Whether `update` has something to do."""
+        return self.offer is not None
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """What an update, a settlement or a roll-back came to."""
+
+    outcome: Outcome
+    """
+    up to date: nothing newer fits. noted: a newer counter for what runs already. postponed: not now, see `reason`.
+    activated: switched, on trial. probe failed, refused: quarantined, the old version runs on.
+    waiting: the trial is not decided. committed: the trial is passed. rolled back: an older version runs again.
+    """
+    running: Slot
+    """what runs now"""
+    reason: str = ""
+    release: int = 0
+    """which release it was about; 0 when none"""
+    version: str = ""
+    fetched: FetchReport | None = None
+    probe: ProbeReport | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a device is."""
+
+    phase: State
+    active: Slot
+    previous: Slot | None
+    factory: Slot
+    candidate: Slot | None
+    quarantined: tuple[Quarantined, ...]
+    counters: dict[str, int]
+    last_check: LastCheck | None
+    busy: str = ""
+    """who is updating right now; empty when nobody is"""
