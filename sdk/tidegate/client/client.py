@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.bundle.manifest import Signature, TensorSpec
+from tidegate.client.answer import check_expected, latest_in
 from tidegate.client.connection import Connection
 from tidegate.client.streaming import RecognizeStream
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, TidegateError
+from tidegate.wire.pairing import SignalPath
+from tidegate.wire.report import Headers, Latest
 
 LARGEST_MESSAGE_BYTES = 64 * 2**20
 
@@ -57,7 +60,12 @@ class Client:
     """
 
     def __init__(
-        self, target: str, *, timeout_s: float = 5.0, maximum_message_bytes: int = LARGEST_MESSAGE_BYTES
+        self,
+        target: str,
+        *,
+        timeout_s: float = 5.0,
+        maximum_message_bytes: int = LARGEST_MESSAGE_BYTES,
+        report: Callable[[], Headers] | None = None,
     ) -> None:
         """Prepare a connection; the first call opens it.
 
@@ -65,6 +73,8 @@ class Client:
             target: HOST:PORT.
             timeout_s: deadline of each call that states none.
             maximum_message_bytes: largest message that is sent or accepted.
+            report: asked before each inference and each stream for the headers that say what runs on this device;
+                see tidegate.edge.update.report. The server's answer to it is `latest`.
 
         Raises:
             ConfigError: the address or the timeout cannot be meant.
@@ -74,6 +84,16 @@ class Client:
             raise ConfigError(f"timeout_s is {timeout_s}; expected more than 0", fix="give a time in seconds")
         self._connection = Connection(target, maximum_message_bytes=maximum_message_bytes)
         self._timeout_s = timeout_s
+        self._report = report
+        self._latest: Latest | None = None
+
+    @property
+    def latest(self) -> Latest | None:
+        """The newest release for this device that the server named last; None before, and without a report.
+
+        Nothing signed it: it says that a check of the channel is worthwhile, and no more.
+        """
+        return self._latest
 
     @property
     def target(self) -> str:
@@ -188,7 +208,7 @@ class Client:
         write_inputs(request, {key: np.asarray(value) for key, value in inputs.items()})
         for output in outputs or ():
             request.outputs.add(name=output)
-        return read_outputs(self._call("ModelInfer", request, timeout_s))
+        return read_outputs(self._reported_call("ModelInfer", request, timeout_s))
 
     def recognize(
         self,
@@ -198,6 +218,7 @@ class Client:
         version: str = "",
         maximum_search_results: int = 3,
         device_bundle: str = "",
+        signal_path: SignalPath | None = None,
     ) -> RecognizeStream:
         """Open a stream for speech segments and wait until the server has accepted it.
 
@@ -207,11 +228,14 @@ class Client:
             version: empty for the server's choice.
             maximum_search_results: per segment; 0 for none.
             device_bundle: NAME VERSION of what runs on the device, for the server's records.
+            signal_path: front end and prefilter of the device's bundle; a server's model that was made for others is
+                refused. None: not checked here.
 
         Raises:
             NotFoundError: the server has no such speech model.
             InputError: the sample rate is refused.
             ResourceError: the server has all the streams that it takes.
+            StateError: the device's front end or prefilter and the server's model do not belong together.
             UnavailableError: the server cannot be reached; DeadlineError: it did not answer in the client's time.
         """
         from tidegate.v1 import speech_pb2
@@ -224,7 +248,16 @@ class Client:
             maximum_search_results=maximum_search_results,
             device_bundle=device_bundle,
         )
-        return RecognizeStream(self._connection, config, timeout_s=self._timeout_s)
+        headers = self._report() if self._report else ()
+        stream = RecognizeStream(self._connection, config, timeout_s=self._timeout_s, headers=headers)
+        answered = stream.answer_headers
+        self._note_latest(answered)
+        try:
+            check_expected(signal_path, answered, device_bundle=device_bundle, target=self.target)
+        except TidegateError:
+            stream.close()
+            raise
+        return stream
 
     def close(self) -> None:
         """Close the connection; calls under way end. Closing again does nothing."""
@@ -244,6 +277,24 @@ class Client:
         return self._connection.call(
             OPEN_INFERENCE, method, request, self._timeout_s if timeout_s is None else timeout_s
         )
+
+    def _reported_call(self, method: str, request: Any, timeout_s: float | None) -> Any:
+        """Call with the device's report, if there is one, and keep the server's answer to it."""
+        from tidegate.wire.services import OPEN_INFERENCE
+
+        if self._report is None:
+            return self._call(method, request, timeout_s)
+        return self._connection.call(
+            OPEN_INFERENCE,
+            method,
+            request,
+            self._timeout_s if timeout_s is None else timeout_s,
+            headers=self._report(),
+            on_headers=self._note_latest,
+        )
+
+    def _note_latest(self, headers: Headers) -> None:
+        self._latest = latest_in(headers) or self._latest
 
 
 def _specs(tensors: Any) -> tuple[TensorSpec, ...]:

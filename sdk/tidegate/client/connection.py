@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
 from tidegate.errors import ConfigError, DependencyError, StateError, TidegateError
+from tidegate.wire.report import Headers
 from tidegate.wire.status import error_of
 
 KEEPALIVE_MS = 20_000
@@ -55,25 +57,46 @@ class Connection:
         self._channel = self._grpc.insecure_channel(target, options=_options(maximum_message_bytes))
         self._callables: dict[str, Any] = {}
 
-    def call(self, service: Any, name: str, request: Any, timeout_s: float) -> Any:
+    def call(
+        self,
+        service: Any,
+        name: str,
+        request: Any,
+        timeout_s: float,
+        *,
+        headers: Headers = (),
+        on_headers: Callable[[Headers], None] | None = None,
+    ) -> Any:
         """Make one unary call and return the answer.
+
+        Args:
+            service: table of methods.
+            name: method.
+            request: message.
+            timeout_s: deadline.
+            headers: sent with the call.
+            on_headers: given the headers of the answer; None when they are not wanted.
 
         Raises:
             StateError: after close.
             TidegateError: the class that `tidegate.wire.status` has for the server's status.
         """
         try:
-            return self._callable(service, name)(request, timeout=timeout_s)
+            if on_headers is None:
+                return self._callable(service, name)(request, timeout=timeout_s, metadata=headers or None)
+            answer, call = self._callable(service, name).with_call(request, timeout=timeout_s, metadata=headers)
+            on_headers(call.initial_metadata())
+            return answer
         except self._grpc.RpcError as error:
             raise self.translated(error) from error
         except ValueError as error:
             # grpc raises it for a channel that another thread closed in between.
             raise self._closed_error() from error
 
-    def open_stream(self, service: Any, name: str, requests: Any) -> Any:
+    def open_stream(self, service: Any, name: str, requests: Any, *, headers: Headers = ()) -> Any:
         """Start a call with a stream in both directions, without a deadline, and return grpc's call object."""
         try:
-            return self._callable(service, name)(requests)
+            return self._callable(service, name)(requests, metadata=headers or None)
         except ValueError as error:
             raise self._closed_error() from error
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tidegate.client.connection import Connection
 from tidegate.errors import DeadlineError, InputError, StateError, TidegateError, UnavailableError
 from tidegate.speech.transcript import SearchResult, Transcript, Word
+from tidegate.wire.report import Headers
 
 if TYPE_CHECKING:
     from tidegate.v1 import speech_pb2
@@ -54,7 +55,9 @@ class RecognizeStream:
     UnavailableError when the server went away, otherwise the error for the status that the server ended it with.
     """
 
-    def __init__(self, connection: Connection, config: speech_pb2.StreamingConfig, *, timeout_s: float) -> None:
+    def __init__(
+        self, connection: Connection, config: speech_pb2.StreamingConfig, *, timeout_s: float, headers: Headers = ()
+    ) -> None:
         """Open the stream and wait until the server has accepted `config`; see `Client.recognize` for the errors."""
         from tidegate.v1 import speech_pb2
         from tidegate.wire.services import SPEECH
@@ -66,16 +69,22 @@ class RecognizeStream:
         self._queue_bytes = 0
         self._finished_sending = False
         self._bytes_sent = 0
+        self._answer_headers: Headers = ()
         self._accepted = False
         self._closed = False
         self._broken: TidegateError | None = None
         self._waiting_for: set[int] = set()
         self._answers: dict[int, RecognizedSegment] = {}
         self._put(speech_pb2.StreamingRecognizeRequest(config=config))
-        self._call = connection.open_stream(SPEECH, "StreamingRecognize", self._requests())
+        self._call = connection.open_stream(SPEECH, "StreamingRecognize", self._requests(), headers=headers)
         self._reader = threading.Thread(target=self._read, name="tidegate-recognize", daemon=True)
         self._reader.start()
         self._wait_until_accepted(timeout_s)
+
+    @property
+    def answer_headers(self) -> Headers:
+        """What the server said when it accepted the stream."""
+        return self._answer_headers
 
     @property
     def bytes_sent(self) -> int:
@@ -251,8 +260,9 @@ class RecognizeStream:
 
         try:
             # A refused call has headers as well, but empty ones.
-            if any(key == ACCEPTED_HEADER for key, _ in self._call.initial_metadata()):
-                self._note_accepted()
+            headers = tuple(self._call.initial_metadata())
+            if any(key == ACCEPTED_HEADER for key, _ in headers):
+                self._note_accepted(headers)
             for response in self._call:
                 if response.is_final:
                     self._note_answer(_segment(response))
@@ -262,8 +272,9 @@ class RecognizeStream:
         except grpc.RpcError as error:
             self._note_end(self._connection.translated(error))
 
-    def _note_accepted(self) -> None:
+    def _note_accepted(self, headers: Headers) -> None:
         with self._changed:
+            self._answer_headers = headers
             self._accepted = True
             self._changed.notify_all()
 
