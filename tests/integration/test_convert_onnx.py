@@ -38,9 +38,21 @@ def test_a_pytorch_export_answers_as_pytorch_did_in_every_variant(tmp_path: Path
     }
 
 
+def test_what_pytorch_notes_for_its_own_debugging_stays_at_home(tmp_path: Path) -> None:
+    """The checked-in file is PyTorch's own export: entries in the graph, in values and weights are still in it."""
+    assert b"pkg.torch" in TORCH.read_bytes()
+    (made,) = convert(TORCH, ["onnx"], tmp_path).variants
+    content = made.path.read_bytes()
+    assert b"pkg.torch" not in content
+    assert len(content) < len(TORCH.read_bytes())
+    assert made.parity.maximum_error == 0.0
+    onnx.checker.check_model(onnx.load_model_from_string(content), full_check=True)
+
+
 def test_ready_files_are_copied_byte_by_byte(tmp_path: Path) -> None:
-    for path, variants in ((TORCH, ["onnx", "onnx-fp32"]), (tflite("dense"), ["tflite", "tflite-fp32"])):
-        for made in convert(path, variants, tmp_path).variants:
+    dense = make_dense_onnx(tmp_path / "dense.onnx", "rows")
+    for path, variants in ((dense, ["onnx", "onnx-fp32"]), (tflite("dense"), ["tflite", "tflite-fp32"])):
+        for made in convert(path, variants, tmp_path / "out").variants:
             assert made.path.read_bytes() == path.read_bytes()
             assert made.parity.maximum_error == 0.0
     with pytest.raises(ConfigError, match=r"dense_int8\.tflite is int8; expected fp32"):

@@ -14,7 +14,12 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestRegressor
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestRegressor,
+)
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -24,6 +29,8 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from sklearn.svm import LinearSVC
 
 from tidegate.convert import Conversion, convert
+from tidegate.convert.sklearn import _reason
+from tidegate.convert.sklearn_trees import _PlainNumbers
 from tidegate.errors import ConfigError, ModelError
 from tidegate.runtime import load
 
@@ -119,6 +126,36 @@ def test_a_model_of_a_matrix_may_have_one_input_for_each_column(tmp_path: Path) 
 
 TEXTS = np.array(["Buy cheap pills now", "hello Müller, my friend", "CHEAP ÄPFEL a b now", "lunch über there at 1"] * 5)
 KINDS = np.array(["spam", "ham", "spam", "ham"] * 5)
+
+
+@pytest.mark.parametrize("kind", [HistGradientBoostingClassifier, HistGradientBoostingRegressor])
+def test_gradient_boosting_sends_rows_without_a_value_where_scikit_learn_does(kind: Any, tmp_path: Path) -> None:
+    holes = np.where(np.random.default_rng(1).random(X.shape) < 0.2, np.nan, X)
+    made, _, _ = one(kind(max_iter=5).fit(holes, Y), tmp_path, {"features": holes})
+    assert made.variants[0].parity.maximum_error == pytest.approx(0.0, abs=1e-5)
+
+
+def test_truth_values_become_numbers_before_onnx_sees_them(tmp_path: Path) -> None:
+    """protobuf 7 takes no truth value for a whole number; what skl2onnx's converter hands on has none."""
+    seen: list[Any] = []
+
+    class Container:
+        def add_node(self, op_type: str, inputs: Any, outputs: Any, **attributes: Any) -> None:
+            seen.append((op_type, attributes))
+
+    _PlainNumbers(Container()).add_node("Tree", "x", "y", tracks=[np.True_, False, 2, "a"], depth=3, strict=True)
+    ((op_type, attributes),) = seen
+    assert op_type == "Tree"
+    assert [(value, type(value)) for value in attributes["tracks"]] == [(1, int), (0, int), (2, int), ("a", str)]
+    assert attributes["depth"] == 3
+
+
+def test_a_failure_tells_the_first_cause_and_no_dump() -> None:
+    """skl2onnx wraps what went wrong in a message with every number of the model."""
+    first = TypeError("expected an int, got a boolean")
+    dump = ValueError(f"Unable to create node with attributes={list(range(10_000))}")
+    dump.__cause__ = first
+    assert _reason(dump) == str(first)
 
 
 @pytest.mark.parametrize("settings", [{}, {"ngram_range": (1, 2)}, {"lowercase": False}, {"stop_words": "english"}])

@@ -48,6 +48,24 @@ def test_import_loads_nothing_heavy_and_says_nothing(package: str) -> None:
     assert done.stderr == ""
 
 
+def test_a_server_that_mirrors_a_manifest_loads_no_converter() -> None:
+    code = "import json, sys, tidegate.convert.mirrors.oip; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ours = {name for name in json.loads(done.stdout) if name.startswith("tidegate.")}
+    converting = {name.removeprefix("tidegate.convert") for name in ours if name.startswith("tidegate.convert")}
+    assert converting == {"", ".mirrors", ".mirrors.facts", ".mirrors.oip"}
+    assert not {name for name in ours if name.split(".")[1] not in ("bundle", "convert", "errors")}
+
+
+def test_names_of_the_converter_are_there_when_they_are_asked_for() -> None:
+    import tidegate.convert as package
+    from tidegate.convert.conversion import convert
+
+    assert package.convert is convert
+    with pytest.raises(AttributeError, match="has no attribute 'tpyo'"):
+        _ = package.tpyo  # type: ignore[attr-defined, unused-ignore]
+
+
 def test_roots_are_namespaces() -> None:
     assert ROOTS
     for root in ROOTS:

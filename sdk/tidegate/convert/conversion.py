@@ -19,6 +19,7 @@ from tidegate.bundle.arrays import Array
 from tidegate.bundle.atomic import write_atomically
 from tidegate.bundle.manifest import BackendName
 from tidegate.convert.job import Job
+from tidegate.convert.model_files import read_model
 from tidegate.convert.precision import precision_of
 from tidegate.convert.routes import Route, SourceKind, needs_data, routes_for
 from tidegate.convert.rows import PARITY_ROWS, Rows, fitted_rows, generated_rows, read_rows
@@ -184,8 +185,8 @@ def _made_directory(out: Path) -> Path:
 def _delivered(
     path: Path, target: Path, variant: str, found: Parity, started: float, note: Callable[[str], None]
 ) -> Converted:
-    content = path.read_bytes()
     backend = BACKEND_BY_SUFFIX[path.suffix]
+    content = read_model(path, backend, variant)
     precision = precision_of(content, backend)
     asked = variant.partition("-")[2].removesuffix("-io")
     if asked and precision and precision != asked:

@@ -8,13 +8,14 @@ from typing import Any
 
 from tidegate.bundle.manifest import BackendName
 from tidegate.convert.mirrors.onnx import MAXIMUM_BYTES
+from tidegate.convert.source_notes import without_source_notes
 from tidegate.convert.spec import read_bytes
 from tidegate.errors import BundleError, ConfigError, DependencyError, NotFoundError, ResourceError
 from tidegate.runtime.onnx_file import ExternalTensor, external_tensors
 
 
 def read_model(path: Path, backend: BackendName, what: str) -> bytes:
-    """Return a model as one file.
+    """Return a model as one file, without notes about the source files of the machine that it was made on.
 
     Args:
         path: an .onnx or .tflite file.
@@ -32,7 +33,7 @@ def read_model(path: Path, backend: BackendName, what: str) -> bytes:
     if backend != "onnx":
         return content
     try:
-        outside = external_tensors(content)
+        content, outside = without_source_notes(content), external_tensors(content)
     except IndexError:  # damaged: the runtime says so in better words
         return content
     return _with_weights(content, path, outside, what) if outside else content

@@ -13,7 +13,7 @@ _PLAIN = re.compile(r"""('tf[l.][\w.]+' op [^\n]*)""")
 _MISSING = re.compile(r"^((?:Custom|Flex|Select TF|TF Select) ops): (.+)$", re.MULTILINE)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return an exception's message on one line, cut where it turns into a dump."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= MAXIMUM_CHARACTERS else text[:MAXIMUM_CHARACTERS].rstrip() + " ..."

@@ -18,6 +18,7 @@ from tidegate.convert.onnx_names import named
 from tidegate.convert.reasons import one_line
 from tidegate.convert.rows import Rows
 from tidegate.convert.sklearn_text import text_options, with_portable_locale
+from tidegate.convert.sklearn_trees import tree_converters
 from tidegate.convert.sources import Source
 from tidegate.errors import ConfigError, DependencyError, ModelError
 
@@ -103,10 +104,11 @@ def to_onnx_fp32(model: Any, job: Job) -> Path:
             initial_types=[(name, kind([None, *shape])) for name, (kind, shape) in columns.items()],
             target_opset={"": ONNX_OPSET, "ai.onnx.ml": ONNX_ML_OPSET},
             options=options or None,
+            custom_conversion_functions=tree_converters(),
         )
     except (RuntimeError, NameError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise ModelError(
-            f"{job.origin}: skl2onnx cannot convert {_culprit(model, error)}: {one_line(error)}",
+            f"{job.origin}: skl2onnx cannot convert {_culprit(model, error)}: {_reason(error)}",
             fix="use a step that skl2onnx supports, or apply it before the model",
         ) from error
     with_portable_locale(converted)
@@ -237,6 +239,13 @@ def _culprit(model: Any, error: Exception) -> str:
         if any(kind.__name__ in str(error) for kind in type(step).__mro__ if kind is not object):
             return f"step {name!r} ({type(step).__name__})"
     return type(model).__name__
+
+
+def _reason(error: BaseException) -> str:
+    """Return what went wrong first: skl2onnx wraps it in a message that lists every number of the model."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return one_line(error)
 
 
 def _check_fitted(model: Any, origin: str) -> None:

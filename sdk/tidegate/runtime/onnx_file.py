@@ -136,6 +136,20 @@ def entry(message: memoryview) -> tuple[str, str]:
     return key.decode(errors="replace"), value.decode(errors="replace")
 
 
+def length_delimited(number: int, content: bytes) -> bytes:
+    """Return a field of a message or a text, tag and length included."""
+    return _varint_bytes(number << 3 | 2) + _varint_bytes(len(content)) + content
+
+
+def _varint_bytes(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
 def _external(tensor: memoryview) -> list[ExternalTensor]:
     if _EXTERNAL not in varints(tensor, 14):
         return []

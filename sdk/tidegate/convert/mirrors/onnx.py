@@ -8,7 +8,7 @@ next release's file differ from this one in nothing but what changed.
 from __future__ import annotations
 
 from tidegate.convert.mirrors.facts import Facts, from_strings, to_strings, unreadable
-from tidegate.runtime.onnx_file import entry, walk
+from tidegate.runtime.onnx_file import entry, length_delimited, walk
 
 PREFIX = "tidegate."
 
@@ -79,17 +79,4 @@ def without(content: bytes) -> bytes:
 
 
 def _property(key: str, value: str) -> bytes:
-    return _message(_METADATA_PROPS, _message(1, key.encode()) + _message(2, value.encode()))
-
-
-def _message(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(content)) + content
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return length_delimited(_METADATA_PROPS, length_delimited(1, key.encode()) + length_delimited(2, value.encode()))
