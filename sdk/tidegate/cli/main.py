@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "keys": "make signing keys, change who may sign",
     "publish": "offer a bundle on a track of a channel",
     "channel": "make a channel; promote, roll back, withdraw, refresh, show",
+    "device": "follow a channel: check, update, roll back, see what runs and why",
 }
 """Each command lives in tidegate.cli.commands.NAME."""
 
