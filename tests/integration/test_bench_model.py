@@ -13,10 +13,10 @@ from tests.served import linear_bundle, with_golden
 from tidegate.bench import report as reports
 from tidegate.bench.child import Progress
 from tidegate.bench.runner import ModelOptions, bench_model
-from tidegate.bench.scenario import Plan
 from tidegate.bundle import Bundle, GoldenFixture, Variant, digest, write_bundle
 from tidegate.cli.main import main
 from tidegate.errors import NotFoundError
+from tidegate.runtime.timing import Plan
 
 QUICK = Plan(minimum_duration_s=0.05, minimum_calls=100, warm_up_s=0.01)
 QUICK_WORDS = ["--min-duration-s", "0.05", "--min-calls", "100", "--warm-up-s", "0.01"]

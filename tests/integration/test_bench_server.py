@@ -7,13 +7,14 @@ from tests.served import ServerProcess, linear_bundle, server_process, simple_bu
 
 from tidegate.bench import report as reports
 from tidegate.bench.figures import joined
-from tidegate.bench.scenario import Plan, WarmUp, concurrent_streams
+from tidegate.bench.scenario import concurrent_streams
 from tidegate.bench.server import ServerOptions, bench_server
 from tidegate.bench.system.grpc import GrpcSystem
 from tidegate.cli.main import main
 from tidegate.client import Client
 from tidegate.cloud.server import Server
 from tidegate.errors import ConfigError, NotFoundError, TidegateError, UnavailableError
+from tidegate.runtime.timing import Plan, WarmUp
 
 QUICK = Plan(minimum_duration_s=0.05, minimum_calls=30, warm_up_s=0.01)
 

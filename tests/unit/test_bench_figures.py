@@ -6,7 +6,6 @@ import pytest
 
 from tidegate.bench.environment import Moment, Probe
 from tidegate.bench.figures import Timed, joined, result_of_server
-from tidegate.bench.inputs import InputRecord
 from tidegate.bench.report import (
     SCHEMA,
     Blocks,
@@ -19,9 +18,10 @@ from tidegate.bench.report import (
     without_measurement,
     worst_verdict,
 )
-from tidegate.bench.scenario import Plan, Recording
 from tidegate.bench.table import model_table, notes, server_table
 from tidegate.cli.commands.bench import exit_code
+from tidegate.runtime.feeds import InputRecord
+from tidegate.runtime.timing import Plan, Recording
 
 BEFORE = Moment(clock_ns=0, load_1_min=0.0, pressure_us=0, steal_ticks=0, cpu_ticks=0, frequencies_khz=(1,))
 AFTER = msgspec.structs.replace(BEFORE, clock_ns=1_000_000_000, cpu_ticks=100)

@@ -3,10 +3,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidegate.bench.inputs import FREE_AXIS_SIZE, make_feeds
 from tidegate.bundle import Signature, TensorSpec
 from tidegate.bundle.dtypes import NUMPY_BY_NAME
 from tidegate.errors import ConfigError, InputError
+from tidegate.runtime.feeds import FREE_AXIS_SIZE, make_feeds
 
 
 def signature(*shapes: tuple[int, ...], dtype: str = "FP32") -> Signature:

@@ -1,17 +1,17 @@
 import pytest
 
-from tidegate.bench.scenario import (
+from tidegate.bench.scenario import concurrent_streams
+from tidegate.errors import ConfigError, ModelError, ResourceError, TidegateError, UnavailableError
+from tidegate.runtime.timing import (
     BLOCK_CALLS_LIMIT,
     UNAVAILABLE_LIMIT,
     Plan,
     WarmUp,
     block_calls_for,
-    concurrent_streams,
     harness_floor_ns,
     single_stream,
     warm_up,
 )
-from tidegate.errors import ConfigError, ModelError, ResourceError, TidegateError, UnavailableError
 
 QUICK = Plan(minimum_duration_s=0, minimum_calls=50, warm_up_s=0, warm_up_calls=3)
 WARM = WarmUp(calls=1, median_ns=100_000)

@@ -10,11 +10,11 @@ from tidegate.bench.statistics import (
     binomial_at_most,
     bound,
     minimum_calls,
-    percentile_ns,
     slow_calls_allowed,
     summarise,
     summarise_undisturbed,
 )
+from tidegate.runtime.timing import percentile_ns
 
 
 def int64(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -15,11 +15,11 @@ from typing import Literal
 
 import msgspec
 
-from tidegate.bench.process import peak_resident_bytes, resident_bytes
 from tidegate.bundle.atomic import write_atomically
 from tidegate.delta import Identity, Method, apply_file, make
 from tidegate.delta.frames import LEVEL, zstandard
 from tidegate.errors import IntegrityError, TidegateError
+from tidegate.runtime.process import peak_resident_bytes, resident_bytes
 
 CHUNK_BYTES = 1 << 16
 APPLICATIONS = 3

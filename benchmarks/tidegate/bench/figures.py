@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.bench.environment import Conditions, Moment, judge
-from tidegate.bench.inputs import InputRecord
 from tidegate.bench.job import Measured
 from tidegate.bench.report import Blocks, ColdStart, Cpu, Memory, Problem, Result, Throughput
-from tidegate.bench.scenario import Recording
 from tidegate.bench.statistics import Undisturbed, summarise, summarise_undisturbed
+from tidegate.runtime.feeds import InputRecord
+from tidegate.runtime.timing import Recording
 
 
 @dataclass(frozen=True)

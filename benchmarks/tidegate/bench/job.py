@@ -7,8 +7,8 @@ from typing import Literal
 import msgspec
 
 from tidegate.bench.environment import Moment
-from tidegate.bench.inputs import InputRecord
-from tidegate.bench.scenario import Plan
+from tidegate.runtime.feeds import InputRecord
+from tidegate.runtime.timing import Plan
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import msgspec
 
 from tidegate.bench.environment import Conditions, Machine, Verdict
-from tidegate.bench.inputs import InputRecord
-from tidegate.bench.scenario import Plan, StoppedBy
 from tidegate.bench.statistics import Latency, Undisturbed
+from tidegate.runtime.feeds import InputRecord
+from tidegate.runtime.timing import Plan, StoppedBy
 
 SCHEMA = "tidegate.bench/1"
 

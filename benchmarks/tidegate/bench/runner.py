@@ -21,10 +21,10 @@ from tidegate.bench.report import (
     without_measurement,
     worst_verdict,
 )
-from tidegate.bench.scenario import Plan
 from tidegate.bundle import Bundle, Manifest, Variant
 from tidegate.errors import ConfigError, NotFoundError
 from tidegate.runtime import installed_backends, runnable_variants
+from tidegate.runtime.timing import Plan
 
 
 @dataclass(frozen=True)

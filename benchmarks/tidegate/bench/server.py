@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from tidegate.bench.child import Observer, Progress
 from tidegate.bench.environment import Probe
 from tidegate.bench.figures import Timed, joined, result_of_server
-from tidegate.bench.inputs import make_feeds, read_arrays
+from tidegate.bench.inputs import read_arrays
 from tidegate.bench.report import SCHEMA, ColdStart, Report, Subject, now, worst_verdict
-from tidegate.bench.scenario import Plan, WarmUp, concurrent_streams, expected_duration_s, harness_floor_ns, warm_up
+from tidegate.bench.scenario import concurrent_streams
 from tidegate.bench.system.grpc import GrpcSystem
 from tidegate.client import Client, ModelDescription
 from tidegate.errors import ConfigError, InputError, NotFoundError, TidegateError
+from tidegate.runtime.feeds import make_feeds
+from tidegate.runtime.timing import Plan, WarmUp, expected_duration_s, harness_floor_ns, warm_up
 
 
 @dataclass(frozen=True)

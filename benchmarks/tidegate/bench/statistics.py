@@ -7,11 +7,12 @@ Benchmark", ISCA 2020): it needs no distribution, only calls that are independen
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from tidegate.runtime.timing import percentile_ns
 
 PERCENTILES: tuple[int, ...] = (50, 90, 99)
 CONFIDENCE = 0.99
@@ -86,12 +87,6 @@ def summarise_undisturbed(
         share=len(kept) / len(latencies_ns),
         p50_ns=percentile_ns(kept, 50) if len(kept) else None,
     )
-
-
-def percentile_ns(ordered: NDArray[np.int64], percentile: float) -> int:
-    """Return the nearest-rank percentile of ascending values [n >= 1]: a measured one, not interpolated."""
-    rank = math.ceil(Fraction(str(percentile)) * len(ordered) / 100)
-    return int(ordered[max(rank, 1) - 1])
 
 
 def bound(ordered: NDArray[np.int64], percentile: float, confidence: float = CONFIDENCE) -> Bound:

@@ -14,13 +14,20 @@ from typing import BinaryIO
 import msgspec
 
 from tidegate.bench.environment import Probe
-from tidegate.bench.inputs import feeds_of_bundle, is_model_file, make_feeds, read_arrays
+from tidegate.bench.inputs import feeds_of_bundle, is_model_file, read_arrays
 from tidegate.bench.job import Failed, Job, Measured, Message, PhaseReached
-from tidegate.bench.process import peak_resident_bytes, resident_bytes
-from tidegate.bench.scenario import Recording, expected_duration_s, harness_floor_ns, single_stream, warm_up
 from tidegate.bench.system.model import ModelSystem
 from tidegate.errors import TidegateError
 from tidegate.runtime import load
+from tidegate.runtime.feeds import make_feeds
+from tidegate.runtime.process import peak_resident_bytes, resident_bytes
+from tidegate.runtime.timing import (
+    expected_duration_s,
+    harness_floor_ns,
+    peak_without_samples,
+    single_stream,
+    warm_up,
+)
 
 
 def main() -> int:
@@ -84,16 +91,6 @@ def measure(job: Job, answers: BinaryIO) -> Measured:
         before=before,
         after=after,
     )
-
-
-def peak_without_samples(before: int | None, after: int | None, recording: Recording) -> int | None:
-    """Return the peak with the timed loop's own buffer taken out.
-
-    Only the part of the buffer that was filled is resident; what the timed loop added beyond that is the model's.
-    """
-    if before is None or after is None:
-        return None
-    return max(before, after - recording.latencies_ns.nbytes)
 
 
 def _take_standard_output() -> BinaryIO:

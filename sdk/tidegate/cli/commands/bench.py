@@ -8,11 +8,11 @@ from pathlib import Path
 
 from tidegate.bench.child import Progress as Stage
 from tidegate.bench.report import Report, encode
-from tidegate.bench.scenario import Plan
 from tidegate.bench.table import model_table, notes, server_table
 from tidegate.bundle.atomic import write_atomically
 from tidegate.cli.printing import Progress, print_table
 from tidegate.errors import ConfigError
+from tidegate.runtime.timing import Plan
 
 DESCRIPTION = (
     "Measure each runnable variant of a bundle in a fresh process, or a model on a running server. "
