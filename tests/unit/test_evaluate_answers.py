@@ -12,8 +12,9 @@ from tidegate.bundle.arrays import Array
 from tidegate.bundle.dtypes import oip_name
 from tidegate.errors import ConfigError, InputError, ModelError
 from tidegate.evaluate import EvaluationSet
-from tidegate.evaluate.answers import Answers, Classified, Estimated, Transcribed, aligned, answers_of
+from tidegate.evaluate.answers import Answers, Classified, Estimated, Transcribed, aligned
 from tidegate.evaluate.parity import agreement, parity
+from tidegate.evaluate.reading import answers_of
 
 
 def answer(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.bundle import Bundle, GoldenFixture, Manifest, Signature, TensorSpec, write_bundle
+from tidegate.bundle import Bundle, Manifest, Signature, TensorSpec, write_bundle
 from tidegate.convert.assemble import (
     Release,
     read_release,
@@ -19,18 +19,17 @@ from tidegate.convert.assemble import (
 )
 from tidegate.convert.assessment import assess, is_decoded, read_yardstick, reference_profile
 from tidegate.convert.candidate import candidate_bundle, scratch_directory
-from tidegate.convert.fixture import random_inputs
+from tidegate.convert.fixture import golden_fixture
 from tidegate.convert.from_source import Progress, from_source
 from tidegate.convert.model_files import read_model
 from tidegate.convert.near_enough import advice as parity_advice
 from tidegate.convert.near_enough import check_shares, evaluation_problems, source_problems
 from tidegate.convert.signatures import common_signature
-from tidegate.convert.spec import BuildSpec, backend_of, read_bytes
+from tidegate.convert.spec import BuildSpec, backend_of
 from tidegate.convert.tolerances import advice
 from tidegate.errors import BundleError, ConfigError, DependencyError
 from tidegate.evaluate import Evaluation, Judgement
 from tidegate.evaluate.report import Verdict
-from tidegate.runtime import load
 from tidegate.runtime.backends import ModelFile, open_model
 from tidegate.runtime.renaming import renamed_signature
 from tidegate.runtime.verify import VariantReport, verify_bundle
@@ -129,7 +128,7 @@ def prove(
         signature = _with_input_rules(common_signature(signatures, note), spec)
         bare = read_release(spec, signature, models, note)
         with candidate_bundle(bare, scratch, out) as bundle:
-            golden = _golden_fixture(spec, bundle, _reference(spec, signatures))
+            golden = golden_fixture(spec, bundle, _reference(spec, signatures))
         release = with_golden(bare, golden, spec)
         if yardstick is not None and yardstick.criteria_bytes:
             release = with_criteria(release, yardstick.criteria_bytes)
@@ -254,33 +253,6 @@ def _reference(spec: BuildSpec, signatures: Mapping[str, Signature]) -> str:
             fix="install it, or name another variant in [bundle] reference",
         )
     return stated or next(iter(signatures))
-
-
-def _golden_fixture(spec: BuildSpec, bundle: Bundle, reference: str) -> GoldenFixture:
-    """Return the author's fixture, or one of random inputs; missing outputs come from the reference."""
-    signature = bundle.manifest.signature
-    if spec.golden.file:
-        path = spec.directory / spec.golden.file
-        fixture = GoldenFixture.from_npz(read_bytes(path, "golden fixture"), origin=str(path))
-    else:
-        fixture = GoldenFixture(inputs=random_inputs(signature, spec.golden.seed))
-    _check_names("input", fixture.inputs, [tensor.name for tensor in signature.inputs], every=True)
-    _check_names("output", fixture.outputs, [tensor.name for tensor in signature.outputs], every=False)
-    if fixture.outputs:
-        return fixture
-    with load(bundle, variant=reference) as model:
-        return GoldenFixture(fixture.inputs, model.run(fixture.inputs))
-
-
-def _check_names(side: str, found: Mapping[str, object], expected: list[str], *, every: bool) -> None:
-    strangers = [name for name in found if name not in expected]
-    missing = [name for name in expected if name not in found] if every else []
-    if strangers or missing:
-        wrong = f"has {side} {strangers[0]!r}" if strangers else f"lacks {side} {missing[0]!r}"
-        raise BundleError(
-            f"the golden fixture {wrong}; the model's {side}s are {', '.join(map(repr, expected))}",
-            fix=f"name the arrays of the fixture `{side}/NAME`",
-        )
 
 
 def _verified(bundle: Bundle, spec: BuildSpec) -> tuple[VariantReport, ...]:

@@ -1,21 +1,53 @@
-"""Make a golden fixture for a model that came without one."""
+"""The golden fixture of a release: the author's own, or one that is made for a model that came without."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from tidegate.bundle import Bundle, GoldenFixture
 from tidegate.bundle.arrays import Array
 from tidegate.bundle.dtypes import numpy_dtype
 from tidegate.bundle.manifest import Signature, TensorSpec
-from tidegate.errors import ConfigError
+from tidegate.convert.spec import BuildSpec, read_bytes
+from tidegate.errors import BundleError, ConfigError
+from tidegate.runtime import load
 
 MAXIMUM_INPUT_BYTES = 64 << 20
 """Of one generated input. A signature may state any size; the fixture travels in the bundle."""
 
 _WORDS = [b"", b"go", b"tide", "Wört".encode()]
+
+
+def golden_fixture(spec: BuildSpec, bundle: Bundle, reference: str) -> GoldenFixture:
+    """Return the author's fixture, or one of random inputs; missing outputs come from the reference.
+
+    Args:
+        spec: what the author says.
+        bundle: the release without a fixture.
+        reference: the variant that answers where the author's fixture has no outputs.
+
+    Raises:
+        BundleError: the author's fixture is damaged, or is not about this model's tensors.
+        NotFoundError: it is not there.
+        ConfigError, InputError: as `random_inputs`.
+        ModelError: the reference cannot be loaded or run.
+    """
+    signature = bundle.manifest.signature
+    if spec.golden.file:
+        path = spec.directory / spec.golden.file
+        fixture = GoldenFixture.from_npz(read_bytes(path, "golden fixture"), origin=str(path))
+    else:
+        fixture = GoldenFixture(inputs=random_inputs(signature, spec.golden.seed))
+    _check_names("input", fixture.inputs, [tensor.name for tensor in signature.inputs], every=True)
+    _check_names("output", fixture.outputs, [tensor.name for tensor in signature.outputs], every=False)
+    if fixture.outputs:
+        return fixture
+    with load(bundle, variant=reference) as model:
+        return GoldenFixture(fixture.inputs, model.run(fixture.inputs))
 
 
 def random_inputs(signature: Signature, seed: int) -> dict[str, Array]:
@@ -55,3 +87,14 @@ def _random_array(spec: TensorSpec, generator: np.random.Generator) -> Array:
         array = generator.integers(0, 10, shape)
     # `asarray` because numpy returns a plain scalar for the shape [].
     return np.asarray(array).astype(dtype)
+
+
+def _check_names(side: str, found: Mapping[str, object], expected: list[str], *, every: bool) -> None:
+    strangers = [name for name in found if name not in expected]
+    missing = [name for name in expected if name not in found] if every else []
+    if strangers or missing:
+        wrong = f"has {side} {strangers[0]!r}" if strangers else f"lacks {side} {missing[0]!r}"
+        raise BundleError(
+            f"the golden fixture {wrong}; the model's {side}s are {', '.join(map(repr, expected))}",
+            fix=f"name the arrays of the fixture `{side}/NAME`",
+        )

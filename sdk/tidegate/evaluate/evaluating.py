@@ -13,13 +13,14 @@ from tidegate.bundle import Bundle, Variant
 from tidegate.bundle.arrays import Array
 from tidegate.errors import BundleError, ConfigError, DependencyError, InputError, ModelError
 from tidegate.evaluate import breakdown
-from tidegate.evaluate.answers import Answers, Classified, aligned, answers_of, transcribed
+from tidegate.evaluate.answers import Answers, Classified, aligned
 from tidegate.evaluate.criteria import DEFAULT_CONFIDENCE, Criteria
 from tidegate.evaluate.data import EvaluationSet, check_inputs
 from tidegate.evaluate.evidence import Subject
 from tidegate.evaluate.judging import judge, overall
 from tidegate.evaluate.measurements import Measurement
 from tidegate.evaluate.parity import agreement, parity
+from tidegate.evaluate.reading import answers_of, transcribed
 from tidegate.evaluate.report import SCHEMA, Baseline, Evaluation, Judgement, VariantResult
 from tidegate.evaluate.running import run_rows
 from tidegate.runtime import Model, load, runnable_variants

@@ -13,11 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
-from tidegate.bundle.manifest import Signature, TensorSpec
-from tidegate.errors import DependencyError, InputError, ModelError
+from tidegate.bundle.manifest import Signature
+from tidegate.errors import DependencyError, ModelError
+from tidegate.runtime.backends.onnx_tensors import array_out, contiguous, tensor_spec, text_in, zeros
 from tidegate.runtime.backends.output_shapes import output_shapes
 from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, Single, one_line, run_once
 from tidegate.runtime.onnx_file import external_tensors
@@ -29,22 +27,6 @@ SHAPES_KEPT = 4
 
 LOG_FATAL_ONLY = 4
 """ONNX Runtime's log severity: what goes wrong is raised, so nothing needs to be printed."""
-
-OIP_BY_ONNX = {
-    "tensor(bool)": "BOOL",
-    "tensor(uint8)": "UINT8",
-    "tensor(uint16)": "UINT16",
-    "tensor(uint32)": "UINT32",
-    "tensor(uint64)": "UINT64",
-    "tensor(int8)": "INT8",
-    "tensor(int16)": "INT16",
-    "tensor(int32)": "INT32",
-    "tensor(int64)": "INT64",
-    "tensor(float16)": "FP16",
-    "tensor(float)": "FP32",
-    "tensor(double)": "FP64",
-    "tensor(string)": "BYTES",
-}
 
 
 def find_runtime() -> str:
@@ -103,8 +85,8 @@ class OnnxBackend:
         self.runtime = runtime
         self.provider = "+".join(session.get_providers())
         self.signature = Signature(
-            inputs=tuple(_spec(tensor, origin) for tensor in session.get_inputs()),
-            outputs=tuple(_spec(tensor, origin) for tensor in session.get_outputs()),
+            inputs=tuple(tensor_spec(tensor, origin) for tensor in session.get_inputs()),
+            outputs=tuple(tensor_spec(tensor, origin) for tensor in session.get_outputs()),
         )
         self._origin = origin
         self._errors = runtime_errors()
@@ -181,8 +163,8 @@ class OnnxBackend:
             return None
         memory = _Memory(
             binding=self._session.io_binding(),
-            inputs=[_zeros(spec, shape) for spec, shape in zip(self.signature.inputs, shapes, strict=True)],
-            outputs=[_zeros(spec, shape) for spec, shape in zip(self.signature.outputs, outputs, strict=True)],
+            inputs=[zeros(spec, shape) for spec, shape in zip(self.signature.inputs, shapes, strict=True)],
+            outputs=[zeros(spec, shape) for spec, shape in zip(self.signature.outputs, outputs, strict=True)],
         )
         for spec, array in zip(self.signature.inputs, memory.inputs, strict=True):
             memory.binding.bind_input(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
@@ -200,14 +182,14 @@ class OnnxBackend:
 
         def call(*arrays: Array) -> tuple[Array, ...]:
             feeds = {
-                name: _text(name, array) if is_text else _contiguous(array)
+                name: text_in(name, array) if is_text else contiguous(array)
                 for (name, is_text), array in zip(inputs, arrays, strict=True)
             }
             try:
                 found = run(names, feeds)
             except errors as error:
                 raise self._failed(error) from error
-            return tuple(_array(value, spec) for value, spec in zip(found, outputs, strict=True))
+            return tuple(array_out(value, spec) for value, spec in zip(found, outputs, strict=True))
 
         return call
 
@@ -257,20 +239,6 @@ def _options(onnxruntime: Any, file: ModelFile) -> Any:
     return options
 
 
-def _spec(tensor: Any, origin: str) -> TensorSpec:
-    dtype = OIP_BY_ONNX.get(tensor.type)
-    if dtype is None:
-        raise ModelError(
-            f"{origin}: tensor {tensor.name!r} is of type {tensor.type}, which no numpy array holds; "
-            f"expected one of {', '.join(OIP_BY_ONNX)}",
-            fix="cast it to FP32 inside the model"
-            if tensor.type == "tensor(bfloat16)"
-            else "export the model with tensors",
-        )
-    shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in tensor.shape)
-    return TensorSpec(name=tensor.name, dtype=dtype, shape=shape)
-
-
 def _entry(session: Any, binding: Any) -> tuple[Callable[[Any, Any], None], Any]:
     """Return `run_with_iobinding` and the binding to call it with.
 
@@ -286,39 +254,3 @@ def _entry(session: Any, binding: Any) -> tuple[Callable[[Any, Any], None], Any]
 
 def _not_as_declared(binding: object, options: object) -> None:
     raise RuntimeError("the model's outputs are not of the shape that it declares")
-
-
-def _zeros(spec: TensorSpec, shape: Shape) -> Array:
-    return np.zeros(shape, NUMPY_BY_NAME[spec.dtype])
-
-
-def _text(name: str, array: Array) -> Array:
-    """Return an object array of `str`, the only form in which the runtime takes strings unharmed.
-
-    Raises:
-        InputError: bytes that are not UTF-8.
-    """
-    text = np.empty(array.shape, object)
-    try:
-        text.reshape(-1)[:] = [item.decode("utf-8") for item in array.reshape(-1)]
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"input {name!r} holds bytes that are not UTF-8 ({error}); ONNX strings are UTF-8",
-            fix="encode the text as UTF-8",
-        ) from error
-    return text
-
-
-def _contiguous(array: Array) -> Array:
-    # `ascontiguousarray` alone would turn a scalar into an array of one axis.
-    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
-
-
-def _array(value: Any, spec: TensorSpec) -> Array:
-    """Return an output as the signature states it: BYTES as an object array of `bytes`."""
-    array = np.asarray(value)
-    if spec.dtype != "BYTES":
-        return array
-    encoded = np.empty(array.shape, object)
-    encoded.reshape(-1)[:] = [item.encode("utf-8") for item in array.reshape(-1)]
-    return encoded
