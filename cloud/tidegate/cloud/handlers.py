@@ -11,6 +11,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from tidegate.cloud.devices import Reception
 from tidegate.cloud.work import StreamSlots, Work
 from tidegate.errors import InputError, TidegateError
 from tidegate.wire.services import Method, Service
@@ -21,7 +22,7 @@ Streaming = Callable[[Iterator[Any], Any], Iterator[Any]]
 
 
 def unary_handlers(
-    service: Service, behaviours: Mapping[str, Unary], *, work: Work, counted: frozenset[str]
+    service: Service, behaviours: Mapping[str, Unary], *, work: Work, counted: frozenset[str], reception: Reception
 ) -> tuple[str, dict[str, Any]]:
     """Return a service's name and its unary handlers.
 
@@ -29,13 +30,14 @@ def unary_handlers(
         service: the table.
         behaviours: request message to response message, by method name.
         work: counts the methods in `counted`, until their answer is out.
-        counted: methods that a draining server finishes, and does not begin.
+        counted: methods that a draining server finishes, and does not begin; their callers' reports are heard.
+        reception: takes the reports of devices.
     """
     import grpc
 
     return service.name, {
         method.name: grpc.unary_unary_rpc_method_handler(
-            _unary(method, behaviours[method.name], work if method.name in counted else None),
+            _unary(method, behaviours[method.name], work if method.name in counted else None, reception),
             response_serializer=method.response.SerializeToString,
         )
         for method in service.methods
@@ -70,12 +72,13 @@ def abort(context: Any, error: TidegateError) -> None:
     context.abort(grpc.StatusCode[code_of(error)], text_of(error))
 
 
-def _unary(method: Method, behaviour: Unary, work: Work | None) -> Callable[[bytes, Any], Any]:
+def _unary(method: Method, behaviour: Unary, work: Work | None, reception: Reception) -> Callable[[bytes, Any], Any]:
     def handle(raw: bytes, context: Any) -> Any:
         try:
             if work is not None:
                 # Released by grpc when the answer is out: at the return of this function it is not.
                 _release_at_end(context, work.begin().release)
+                reception.greet(context)
             return behaviour(_parsed(method, raw))
         except TidegateError as error:
             abort(context, error)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from tidegate.cloud.core import Core
+from tidegate.cloud.devices import Reception
 from tidegate.cloud.repository import Repository, load_served
 from tidegate.cloud.work import StreamSlots, Work
 from tidegate.errors import ConfigError, DependencyError, ResourceError, StateError
@@ -72,6 +73,7 @@ class Server:
         threads: int | None = None,
         catalogue: bytes | None = None,
         settings: ServerSettings | None = None,
+        reception: Reception | None = None,
     ) -> None:
         """Note what to serve; nothing is loaded or opened yet.
 
@@ -82,6 +84,7 @@ class Server:
             threads: of the runtime, per model; None for its default.
             catalogue: JSON lines that replace the catalogues of the bundles.
             settings: limits and switches.
+            reception: takes what devices report and answers with the newest release; default: keeps reports only.
 
         Raises:
             ConfigError: no bundle, or `listen` is not HOST:PORT.
@@ -98,6 +101,7 @@ class Server:
         self._work = Work()
         self._slots = StreamSlots(self._settings.maximum_streams)
         self.repository = Repository()
+        self.reception = reception or Reception()
         self._grpc_server: Any = None
         self._health: Any = None
         self._port = 0
@@ -208,6 +212,7 @@ class Server:
             self._grpc_server,
             Core(self.repository, self._work),
             self._slots,
+            self.reception,
             maximum_segment_s=self._settings.maximum_segment_s,
             reflection=self._settings.reflection,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tidegate.cloud.core import Core
+from tidegate.cloud.devices import Reception
 from tidegate.cloud.handlers import streaming_handler, unary_handlers
 from tidegate.cloud.inference import InferenceServicer
 from tidegate.cloud.speech import SpeechServicer
@@ -18,7 +19,9 @@ REFLECTION_NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1al
 """The two versions have the same messages on the wire; new clients ask for the first one first."""
 
 
-def add_services(server: Any, core: Core, slots: StreamSlots, *, maximum_segment_s: float, reflection: bool) -> Any:
+def add_services(
+    server: Any, core: Core, slots: StreamSlots, reception: Reception, *, maximum_segment_s: float, reflection: bool
+) -> Any:
     """Register all services on a grpc server and return the health servicer.
 
     Raises:
@@ -28,8 +31,8 @@ def add_services(server: Any, core: Core, slots: StreamSlots, *, maximum_segment
         from grpc_health.v1 import health
     except ImportError as error:
         raise _missing(error) from error
-    _add(server, *_inference(core))
-    _add(server, *_speech(core, slots, maximum_segment_s))
+    _add(server, *_inference(core, reception))
+    _add(server, *_speech(core, slots, reception, maximum_segment_s))
     health_servicer = health.HealthServicer()
     _add_health(server, health_servicer, core)
     if reflection:
@@ -37,7 +40,7 @@ def add_services(server: Any, core: Core, slots: StreamSlots, *, maximum_segment
     return health_servicer
 
 
-def _inference(core: Core) -> tuple[str, dict[str, Any]]:
+def _inference(core: Core, reception: Reception) -> tuple[str, dict[str, Any]]:
     servicer = InferenceServicer(core)
     return unary_handlers(
         OPEN_INFERENCE,
@@ -52,11 +55,14 @@ def _inference(core: Core) -> tuple[str, dict[str, Any]]:
         },
         work=core.work,
         counted=frozenset({"ModelInfer"}),
+        reception=reception,
     )
 
 
-def _speech(core: Core, slots: StreamSlots, maximum_segment_s: float) -> tuple[str, dict[str, Any]]:
-    servicer = SpeechServicer(core, maximum_segment_s=maximum_segment_s)
+def _speech(
+    core: Core, slots: StreamSlots, reception: Reception, maximum_segment_s: float
+) -> tuple[str, dict[str, Any]]:
+    servicer = SpeechServicer(core, reception, maximum_segment_s=maximum_segment_s)
     method = SPEECH.method("StreamingRecognize")
     return SPEECH.name, {method.name: streaming_handler(method, servicer.streaming_recognize, slots)}
 

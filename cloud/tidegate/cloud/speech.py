@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from tidegate.cloud.core import Core
+from tidegate.cloud.devices import Heard, Reception
+from tidegate.cloud.repository import ServedModel
 from tidegate.cloud.speech_session import SegmentAnswer, Session, StreamSettings
 from tidegate.cloud.work import Token
 from tidegate.errors import InputError
 from tidegate.v1 import speech_pb2
+from tidegate.wire.pairing import EXPECTS_HEADER, SignalPath
 from tidegate.wire.services import ACCEPTED_HEADER
 
 _FIX = "send messages as protos/tidegate/v1/speech.proto describes them"
@@ -18,14 +21,16 @@ _FIX = "send messages as protos/tidegate/v1/speech.proto describes them"
 class SpeechServicer:
     """Recognition streams; errors leave as tidegate.errors and end the stream."""
 
-    def __init__(self, core: Core, *, maximum_segment_s: float) -> None:
+    def __init__(self, core: Core, reception: Reception, *, maximum_segment_s: float) -> None:
         self._core = core
+        self._reception = reception
         self._maximum_segment_s = maximum_segment_s
 
     def streaming_recognize(
         self, requests: Iterator[speech_pb2.StreamingRecognizeRequest], context: Any
     ) -> Iterator[speech_pb2.StreamingRecognizeResponse]:
         """Serve one stream. A segment counts as work from its start until its answer is out, idle streams do not."""
+        heard = self._reception.hear(context.invocation_metadata())
         session = Session(self._core.repository, maximum_segment_s=self._maximum_segment_s)
         open_work: list[Token] = []
         context.add_callback(lambda: _release_all(open_work))
@@ -33,8 +38,8 @@ class SpeechServicer:
             kind = _kind(request)
             if kind == "config":
                 self._core.check_taking_work()
-                served = session.configure(_settings(request.config))
-                context.send_initial_metadata([(ACCEPTED_HEADER, f"{served.name} {served.version}")])
+                served = session.configure(_settings(request.config, heard))
+                context.send_initial_metadata([*_accepted(served), *self._reception.answer(heard)])
             elif kind == "audio":
                 session.audio(request.audio.sample_offset, request.audio.content)
             elif kind == "start":
@@ -70,7 +75,7 @@ def _kind(request: speech_pb2.StreamingRecognizeRequest) -> str:
     raise InputError(f"voice_activity has event {event}; expected SEGMENT_START or SEGMENT_END", fix=_FIX)
 
 
-def _settings(config: speech_pb2.StreamingConfig) -> StreamSettings:
+def _settings(config: speech_pb2.StreamingConfig, heard: Heard | None) -> StreamSettings:
     if config.encoding != speech_pb2.LINEAR16:
         raise InputError(f"encoding is {config.encoding}; expected LINEAR16 (1)", fix="send 16-bit PCM")
     return StreamSettings(
@@ -78,7 +83,17 @@ def _settings(config: speech_pb2.StreamingConfig) -> StreamSettings:
         model=config.model,
         version=config.model_version,
         maximum_search_results=config.maximum_search_results,
+        device=heard.report.signal_path if heard else None,
+        device_bundle=heard.report.bundle if heard else config.device_bundle,
     )
+
+
+def _accepted(served: ServedModel) -> list[tuple[str, str]]:
+    """Return the headers that accept a stream: who will answer, and what it expects in front of it."""
+    return [
+        (ACCEPTED_HEADER, f"{served.name} {served.version}"),
+        (EXPECTS_HEADER, SignalPath.of(served.manifest).to_header()),
+    ]
 
 
 def _response(answer: SegmentAnswer) -> speech_pb2.StreamingRecognizeResponse:

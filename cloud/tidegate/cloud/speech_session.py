@@ -18,6 +18,7 @@ from tidegate.errors import InputError, ResourceError, StateError
 from tidegate.speech import SearchResult, Transcriber, Transcript
 from tidegate.speech.pcm import float32_from_int16
 from tidegate.speech.resample import StreamResampler
+from tidegate.wire.pairing import SignalPath, check_pair, misfit
 
 LOWEST_RATE_HZ = 4_000
 HIGHEST_RATE_HZ = 192_000
@@ -66,6 +67,10 @@ class StreamSettings:
     model: str = ""
     version: str = ""
     maximum_search_results: int = 0
+    device: SignalPath | None = None
+    """front end and prefilter of the bundle on the device; None: it did not report itself"""
+    device_bundle: str = ""
+    """NAME VERSION, for messages"""
 
     def __post_init__(self) -> None:
         if not LOWEST_RATE_HZ <= self.sample_rate_hz <= HIGHEST_RATE_HZ:
@@ -131,10 +136,11 @@ class Session:
         Raises:
             InputError: configured before.
             NotFoundError: no such speech model.
+            StateError: none of the versions that may be chosen belongs to the device's front end and prefilter.
         """
         self._step(Event.CONFIG)
         self._settings = settings
-        self._served = self._repository.find_speech(settings.model, settings.version)
+        self._served = _chosen(self._repository, settings)
         return self._served
 
     def start(self, segment_id: int, sample: int) -> None:
@@ -252,6 +258,25 @@ class Session:
         if self._segment is None:
             raise StateError("no segment is open", fix="call start first")
         return self._segment
+
+
+def _chosen(repository: Repository, settings: StreamSettings) -> ServedModel:
+    """Return the version asked for; without one, the highest that belongs to the device."""
+    served = repository.find_speech(settings.model, settings.version)
+    if settings.device is None:
+        return served
+    versions = (settings.version,) if settings.version else reversed(repository.versions(served.name))
+    for version in versions:
+        candidate = repository.find_speech(served.name, version)
+        if not misfit(settings.device, SignalPath.of(candidate.manifest)):
+            return candidate
+    check_pair(
+        settings.device,
+        SignalPath.of(served.manifest),
+        device_bundle=settings.device_bundle,
+        server_model=f"{served.name} {served.version}",
+    )
+    return served
 
 
 def _transcriber(served: ServedModel) -> Transcriber:
