@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from tidegate.errors import ConfigError, NotFoundError, ResourceError, StateError, TidegateError
+from tidegate.fetch.settings import check_url
 from tidegate.release import Track, in_cohort
 from tidegate.release.track import check_track_name
 from tidegate.wire.report import DeviceReport, Latest
@@ -85,8 +86,9 @@ class ChannelAnnouncer:
             on_warning: told when a check fails after one that succeeded, and the other way round.
 
         Raises:
-            ConfigError: no track, a name that is none, or an interval that cannot be meant.
+            ConfigError: no track, a name or an address that is none, or an interval that cannot be meant.
         """
+        check_url(url, "the channel's address")
         self._tracks = frozenset(tracks)
         if not self._tracks:
             raise ConfigError("no track to announce", fix="name at least one, such as stable")

@@ -9,10 +9,13 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tidegate.cli.files import read_file
 from tidegate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tidegate.cloud.announce import ChannelAnnouncer
 
 DESCRIPTION = """Serve bundles over gRPC: the Open Inference Protocol v2, streaming speech recognition, health and
 reflection. When all models are loaded and proven, one line `listening on HOST:PORT` is printed, with the real port
@@ -21,7 +24,8 @@ finishes, exit code 0. A second signal ends it at once. The connection is not en
 something that is."""
 
 EXAMPLE = """tidegate serve voice-commands.tide --listen 127.0.0.1:8001
-tidegate serve mlp-1.0.0.tide mlp-1.1.0.tide --variant onnx-fp32 --threads 1"""
+tidegate serve mlp-1.0.0.tide mlp-1.1.0.tide --variant onnx-fp32 --threads 1
+tidegate serve voice-commands-cloud.tide --announce https://models.example.com/site --announce-root 1.root.json"""
 
 DEFAULT_LISTEN = "127.0.0.1:8001"
 DEFAULT_GRACE_S = 30.0
@@ -37,12 +41,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-message-mb", type=int, default=64, metavar="N", help="largest message; default 64")
     parser.add_argument("--max-streams", type=int, default=100, metavar="N", help="open at once; default 100")
     parser.add_argument("--grace-s", type=float, default=DEFAULT_GRACE_S, metavar="S", help="for draining; default 30")
+    parser.add_argument("--announce", metavar="URL", help="channel whose newest release is told to devices that report")
+    parser.add_argument("--announce-root", type=Path, metavar="ROOT.json", help="trusted root of that channel")
+    parser.add_argument(
+        "--announce-track", action="append", metavar="TRACK", help="track to announce; may be repeated; default stable"
+    )
+    parser.add_argument(
+        "--device-keys", type=Path, metavar="PATH", help="public keys of devices: a file or a directory"
+    )
     parser.add_argument("--no-reflection", action="store_true", help="do not describe the services to clients")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Start, say where, wait for a signal, drain."""
     from tidegate.cloud import Server, ServerSettings
+    from tidegate.cloud.device_keys import DeviceKeys
+    from tidegate.cloud.devices import Reception
 
     if not arguments.grace_s >= 0:
         raise ConfigError(f"--grace-s is {arguments.grace_s}; expected 0 or more", fix="give a time in seconds")
@@ -52,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
         reflection=not arguments.no_reflection,
     )
     catalogue = read_file(arguments.catalogue, "--catalogue") if arguments.catalogue else None
+    announcer = _announcer(arguments)
+    keys = DeviceKeys(arguments.device_keys, on_warning=_warn) if arguments.device_keys else None
     server = Server(
         arguments.bundles,
         arguments.listen,
@@ -59,11 +75,14 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         catalogue=catalogue,
         settings=settings,
+        reception=Reception(announcer, keys),
     )
     # What fails is said in our own messages; grpc's core would add lines of its own.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     stopping = _signalled()
     server.start()
+    if announcer is not None:
+        announcer.start()
     for served in server.repository.all():
         model = served.model
         sys.stderr.write(f"{served.name} {served.version}: {model.variant_id} on {model.runtime}, {model.provider}\n")
@@ -71,12 +90,36 @@ def run(arguments: argparse.Namespace) -> int:
     stopping.wait()
     sys.stderr.write("draining\n")
     finished = server.stop(arguments.grace_s)
+    if announcer is not None:
+        announcer.close()
     if not finished:
         sys.stderr.write(f"tidegate: work was cut off after {arguments.grace_s:g} s\n  what to do: raise --grace-s\n")
     code = 0 if finished else 1
     if server.computing:
         _leave(code)
     return code
+
+
+def _announcer(arguments: argparse.Namespace) -> ChannelAnnouncer | None:
+    from tidegate.cloud.announce import ChannelAnnouncer
+
+    if arguments.announce is None and arguments.announce_root is None and arguments.announce_track is None:
+        return None
+    if arguments.announce is None or arguments.announce_root is None:
+        raise ConfigError(
+            "--announce and --announce-root go together; one of them is missing",
+            fix="give the channel's address and the root.json that devices are shipped with",
+        )
+    return ChannelAnnouncer(
+        arguments.announce,
+        read_file(arguments.announce_root, "--announce-root"),
+        arguments.announce_track or ("stable",),
+        on_warning=_warn,
+    )
+
+
+def _warn(message: str) -> None:
+    sys.stderr.write(f"tidegate: {message}\n")
 
 
 def _signalled() -> threading.Event:
