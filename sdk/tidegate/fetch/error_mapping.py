@@ -1,4 +1,4 @@
-"""What python-tuf, urllib3 and the disk raise while fetching, in our own words: release's table, and a device's advice."""
+"""What python-tuf, urllib3 and the disk raise while fetching, in our own words. The table is release's."""
 
 from __future__ import annotations
 

@@ -117,6 +117,7 @@ class ChannelReader:
         self._trusted_root = trusted_root
         self._transport = Transport(settings or FetchSettings())
         self._client: Updater | None = None
+        self._consistent: bool | None = None
         self.on_progress = on_progress
 
     @property
@@ -146,7 +147,7 @@ class ChannelReader:
             ConfigError: the trusted root is none.
             ResourceError: the disk refuses.
         """
-        self._client = None
+        self._client = self._consistent = None
         _make_ready(self._metadata_dir)
         client = self._make_client()
         with mapped(f"the channel {self._metadata_url}"):
@@ -175,7 +176,7 @@ class ChannelReader:
 
         Raises:
             StateError: no `refresh` has succeeded yet.
-            IntegrityError, BundleError, UnavailableError: from a channel with delegations, whose metadata is fetched now.
+            IntegrityError, BundleError, UnavailableError: the channel delegates, and that metadata is fetched now.
         """
         found = self._find(path)
         if found is None:
@@ -230,11 +231,20 @@ class ChannelReader:
 
     def _place(self, target: TargetFile) -> str:
         """Return the path below the targets: with consistent snapshots the digest stands in front of the name."""
-        assert self._client is not None
-        if not self._client._trusted_set.root.consistent_snapshot:
+        if not self._has_consistent_snapshots():
             return target.path
         directory, slash, name = target.path.rpartition("/")
         return f"{directory}{slash}{next(iter(target.hashes.values()))}.{name}"
+
+    def _has_consistent_snapshots(self) -> bool:
+        """Read it from the root that `refresh` has just verified and written."""
+        if self._consistent is None:
+            from tuf.api.metadata import Metadata, Root
+
+            with mapped(str(self._metadata_dir)):
+                root: Metadata[Root] = Metadata.from_file(str(self._metadata_dir / "root.json"))
+            self._consistent = bool(root.signed.consistent_snapshot)
+        return self._consistent
 
     def _heard(self, file: str, size_bytes: int) -> None:
         if self.on_progress is not None:

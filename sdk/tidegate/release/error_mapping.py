@@ -32,7 +32,6 @@ def missing(error: ImportError) -> DependencyError:
 
 def table() -> dict[type[Exception], Callable[[str], TidegateError]]:
     """Return, by foreign class, what makes our error from a message; a subclass follows its nearest listed ancestor."""
-    from cryptography import exceptions as crypto
     from securesystemslib import exceptions as sslib
     from tuf.api import exceptions as tuf
     from tuf.api.serialization import DeserializationError, SerializationError
@@ -71,16 +70,32 @@ def table() -> dict[type[Exception], Callable[[str], TidegateError]]:
         ),
         sslib.StorageError: lambda message: ResourceError(message, fix="check the disk and its permissions"),
         sslib.UnverifiedSignatureError: altered,
-        crypto.InvalidSignature: altered,
+        urllib3.HTTPError: unreachable,
+        urllib3.LocationValueError: lambda message: ConfigError(message, fix="check the address of the channel"),
+        urllib3.ProxySchemeUnknown: lambda message: ConfigError(message, fix="use an http:// proxy"),
+        urllib3.ProxySchemeUnsupported: lambda message: ConfigError(message, fix="use an http:// proxy"),
+        urllib3.SSLError: lambda message: UnavailableError(
+            message, fix="check this machine's clock, and that it knows the certificate authority of the server"
+        ),
+        urllib3.TimeoutError: late,
+        **_signing_errors(),
+    }
+
+
+def _signing_errors() -> dict[type[Exception], Callable[[str], TidegateError]]:
+    """Return the rows of the library that signs; none on a device, which checks signatures without it."""
+    try:
+        from cryptography import exceptions as crypto
+    except ImportError:
+        return {}
+    return {
+        crypto.InvalidSignature: lambda message: IntegrityError(message, fix=_ALTERED),
         crypto.UnsupportedAlgorithm: lambda message: ConfigError(
             message, fix="make the key with `tidegate keys create`"
         ),
         crypto.InternalError: lambda message: ResourceError(
             message, fix="repeat; if it stays so, reinstall cryptography"
         ),
-        urllib3.HTTPError: unreachable,
-        urllib3.ProxySchemeUnsupported: lambda message: ConfigError(message, fix="use an http:// proxy"),
-        urllib3.TimeoutError: late,
     }
 
 
