@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import IO, Literal
 import msgspec
 
 from tidegate.bench.job import Failed, Job, Measured, Message, PhaseReached
+from tidegate.runtime.process import ending
 
 COMMAND = (sys.executable, "-m", "tidegate.bench.worker")
 LAST_WORDS_BYTES = 2_000
@@ -75,7 +75,7 @@ def measure_in_child(job: Job, observer: Observer, tick_s: float | None) -> Meas
                     pipe.close()
         if outcome is not None:
             return outcome
-        return Crashed(cause=_cause(child.returncode), last_words=_tail(complaints))
+        return Crashed(cause=ending(child.returncode), last_words=_tail(complaints))
 
 
 def _send(pipe: IO[bytes], job: Job) -> None:
@@ -117,15 +117,6 @@ def _message(line: bytes) -> Message | None:
         return None
     message: Message = msgspec.json.decode(line, type=Message)
     return message
-
-
-def _cause(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"exit {exit_code}"
-    try:
-        return signal.Signals(-exit_code).name
-    except ValueError:
-        return f"signal {-exit_code}"
 
 
 def _tail(complaints: IO[bytes]) -> str:

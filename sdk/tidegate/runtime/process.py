@@ -1,7 +1,8 @@
-"""What the operating system counts about this process: memory, context switches. None where it does not tell."""
+"""What the operating system tells about a process: memory, context switches, its end. None where it does not tell."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 try:
@@ -10,6 +11,7 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 STATUS_FILE = Path("/proc/self/status")
+MEMORY_FILE = Path("/proc/meminfo")
 
 
 def involuntary_switches() -> int | None:
@@ -30,10 +32,32 @@ def peak_resident_bytes(status_file: Path = STATUS_FILE) -> int | None:
     return _status_bytes("VmHWM", status_file)
 
 
+def status_file_of(pid: int) -> Path:
+    """Return where Linux tells about the memory of another process."""
+    return Path(f"/proc/{pid}/status")
+
+
+def available_bytes(memory_file: Path = MEMORY_FILE) -> int | None:
+    """Return what new processes can have without swapping (MemAvailable)."""
+    return _status_bytes("MemAvailable", memory_file)
+
+
+def ending(exit_code: int) -> str:
+    """Return how a child process ended: the name of the signal, or such as `exit 1`."""
+    if exit_code >= 0:
+        return f"exit {exit_code}"
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"
+
+
 def _status_bytes(name: str, status_file: Path) -> int | None:
-    if not status_file.is_file():
+    try:
+        lines = status_file.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:  # no such system, or the process has ended
         return None
-    for line in status_file.read_text(encoding="ascii", errors="replace").splitlines():
+    for line in lines:
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return None

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from tidegate.bundle import Bundle, GoldenFixture, OutputError, Variant
+from tidegate.bundle import Bundle, GoldenFixture, Manifest, OutputError, Variant
 from tidegate.errors import DependencyError, TidegateError
-from tidegate.runtime import load
+from tidegate.runtime import Model, load
 
 Status = Literal["passed", "failed", "loaded", "not runnable"]
 
@@ -71,22 +71,27 @@ def _verify_variant(bundle: Bundle, variant: Variant, golden: GoldenFixture | No
         if golden is None:
             return VariantReport(variant.id, "loaded", model.runtime, model.provider)
         try:
-            outputs = model.run(golden.inputs)
+            errors = golden_errors(bundle.manifest, variant.id, model, golden)
         except TidegateError as error:
             return VariantReport(variant.id, "failed", model.runtime, model.provider, problem=error.message)
-        errors = tuple(golden.compare(outputs, _tolerance(bundle, variant)))
-        bad = [_describe(error) for error in errors if not error.within]
+        bad = [describe(error) for error in errors if not error.within]
         return VariantReport(
             variant.id, "failed" if bad else "passed", model.runtime, model.provider, errors, "; ".join(bad)
         )
 
 
-def _tolerance(bundle: Bundle, variant: Variant) -> float:
-    golden = bundle.manifest.golden
-    return 0.0 if golden is None else golden.tolerance_by_variant.get(variant.id, golden.tolerance)
+def golden_errors(manifest: Manifest, variant_id: str, model: Model, golden: GoldenFixture) -> tuple[OutputError, ...]:
+    """Run the golden fixture on a loaded variant and hold each output against it, by the variant's own tolerance.
+
+    Raises: what `Model.run` raises.
+    """
+    promised = manifest.golden
+    tolerance = 0.0 if promised is None else promised.tolerance_by_variant.get(variant_id, promised.tolerance)
+    return tuple(golden.compare(model.run(golden.inputs), tolerance))
 
 
-def _describe(error: OutputError) -> str:
+def describe(error: OutputError) -> str:
+    """Return in words how far an output is off."""
     if error.problem:
         return f"output {error.name!r} {error.problem}"
     return f"output {error.name!r} is off by {error.maximum_error:.3g}; the tolerance is {error.tolerance:.3g}"
