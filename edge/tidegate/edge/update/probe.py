@@ -1,0 +1,324 @@
+"""Proof on the device, before a version is activated: in a child process, on this hardware, against its own promises.
+
+1. Every file is hashed again.
+2. A child process loads the variant, calls it with one row of the golden fixture over and over, as `tidegate bench`
+   does and with the same loop, and runs the whole fixture once.
+3. The golden outputs must be within the variant's tolerance, the 95th percentile of latency and the peak of resident
+   memory within the manifest's budgets. A budget of 0 is not stated and not judged.
+
+A child that crashes, hangs or takes too much memory fails the probe; the app and the updater go on. The child's memory
+is watched from here and it is killed when it goes over; where there is no /proc, as on macOS and Windows, memory is
+neither measured nor limited, and only the time limit stands.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from tidegate.bundle import Budgets, Manifest
+from tidegate.edge.update.layout import Layout
+from tidegate.edge.update.probe_job import FAILED, SAID_LIMIT_BYTES, Failed, Job, Measured, Message, Reached
+from tidegate.edge.update.record import Slot
+from tidegate.errors import ConfigError, DependencyError, ResourceError
+from tidegate.fetch.installed import installed_files, installed_manifest
+from tidegate.fetch.store import Store
+from tidegate.runtime.process import available_bytes, ending, peak_resident_bytes, status_file_of
+
+MODULE = "tidegate.edge.update.probe_worker"
+MEGABYTE = 1_000_000
+LAST_WORDS_BYTES = 500
+TICK_S = 0.02
+GRACE_S = 5.0
+"""For a child that has answered to end."""
+AVAILABLE_SHARE = 0.8
+"""Of the memory that is free now, so that the app keeps some."""
+DATA_MARGIN_BYTES = 1 << 30
+"""What a process may map beyond what it may make resident: runtimes map generously."""
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How a probe is run."""
+
+    timeout_s: float = 120.0
+    """for the child, from its start to its answer"""
+    memory_limit_mb: float = 0.0
+    """at which the child is killed; 0: twice the budget and at least 64 MB over it, or 1024 MB without a budget"""
+    calls: int = 100
+    """timed calls; fewer, but at least 20, when so many would take a quarter of the time limit"""
+    minimum_duration_s: float = 1.0
+    """and timed calls go on so long"""
+    warm_up_s: float = 0.2
+    attempts: int = 2
+    """timed runs while latency is over its budget; the fastest counts"""
+    threads: int | None = None
+    """of the runtime; null: its default on a device"""
+    python: str = ""
+    """interpreter for the child; empty: this one. An app that is frozen into one file must name one"""
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("timeout_s", self.timeout_s, 1.0),
+            ("memory_limit_mb", self.memory_limit_mb, 0.0),
+            ("calls", self.calls, 1),
+            ("minimum_duration_s", self.minimum_duration_s, 0.0),
+            ("warm_up_s", self.warm_up_s, 0.0),
+            ("attempts", self.attempts, 1),
+            ("threads", 1 if self.threads is None else self.threads, 1),
+        ):
+            if not least <= value < float("inf"):
+                raise ConfigError(
+                    f"probe {name} is {value}; expected a finite number, {least:g} or more",
+                    fix="correct the device's settings",
+                )
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What a probe found. Figures are None when the child did not come so far, or the system does not tell."""
+
+    passed: bool
+    problem: str = ""
+    """why it failed, with what was found and expected; empty when it passed"""
+    latency_p95_ms: float | None = None
+    rss_mb: float | None = None
+    """peak of the child, in millions of bytes"""
+    maximum_error: float | None = None
+    """largest difference of a golden output"""
+    runtime: str = ""
+    calls: int = 0
+    """timed"""
+
+
+def probe(directory: Path, slot: Slot, settings: ProbeSettings) -> ProbeReport:
+    """Prove one installed version on this device; see the module's text.
+
+    Args:
+        directory: the device's.
+        slot: what to prove; its files are in the store.
+        settings: limits.
+
+    Returns:
+        A failed report for whatever is the version's fault.
+
+    Raises:
+        DependencyError: its runtime is not installed here.
+        ResourceError: this machine cannot run the probe now: no process, no disk, or too little free memory. Neither
+            is the version's fault.
+        NotFoundError, BundleError: the store does not hold the version's manifest.
+    """
+    store = Layout(directory).store
+    manifest = installed_manifest(store, slot.manifest_sha256, slot.variant)
+    for sha256, size_bytes in installed_files(store, slot.manifest_sha256, slot.variant).items():
+        if not store.check(sha256):
+            return ProbeReport(passed=False, problem=f"file {sha256[:12]} of {size_bytes} bytes is missing or damaged")
+    budgets = manifest.budgets or Budgets()
+    outcome = _in_child(_job(store, slot, budgets, settings), _limits(budgets, settings), settings)
+    if isinstance(outcome, str):
+        return ProbeReport(passed=False, problem=outcome)
+    if isinstance(outcome, Failed):
+        if outcome.kind == DependencyError.__name__:
+            raise DependencyError(outcome.message, fix="install the runtime, then run the update again")
+        return ProbeReport(passed=False, problem=f"{outcome.kind}: {outcome.message}")
+    return judge(outcome, budgets, manifest)
+
+
+def judge(measured: Measured, budgets: Budgets, manifest: Manifest) -> ProbeReport:
+    """Hold what was measured against what the release promises. Pure."""
+    latency_p95_ms = measured.latency_p95_ns / 1e6
+    rss_mb = None if measured.peak_rss_bytes is None else measured.peak_rss_bytes / MEGABYTE
+    problems = list(measured.golden_problems)
+    if manifest.golden is None and measured.maximum_error is not None:
+        problems.append("outputs were compared although the release has no golden fixture")
+    if budgets.latency_p95_ms and latency_p95_ms > budgets.latency_p95_ms:
+        problems.append(
+            f"95 % of {measured.calls} calls took up to {latency_p95_ms:.3g} ms; "
+            f"the budget is {budgets.latency_p95_ms:g} ms"
+        )
+    if budgets.rss_mb and rss_mb is not None and rss_mb > budgets.rss_mb:
+        problems.append(f"it took {rss_mb:.1f} MB of memory; the budget is {budgets.rss_mb:g} MB")
+    return ProbeReport(
+        passed=not problems,
+        problem="; ".join(problems),
+        latency_p95_ms=latency_p95_ms,
+        rss_mb=rss_mb,
+        maximum_error=measured.maximum_error,
+        runtime=measured.runtime,
+        calls=measured.calls,
+    )
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Where the child is killed."""
+
+    own_bytes: float
+    """the version's fault"""
+    machine_bytes: float
+    """the machine's: it has no more to spare"""
+
+
+def _limits(budgets: Budgets, settings: ProbeSettings) -> _Limits:
+    budget_mb = budgets.rss_mb
+    own_mb = settings.memory_limit_mb or (max(2 * budget_mb, budget_mb + 64) if budget_mb else 1024)
+    available = available_bytes()
+    return _Limits(own_mb * MEGABYTE, float("inf") if available is None else available * AVAILABLE_SHARE)
+
+
+def _job(store: Store, slot: Slot, budgets: Budgets, settings: ProbeSettings) -> Job:
+    return Job(
+        token=secrets.token_hex(16),
+        parent=os.getpid(),
+        store=str(store.directory.absolute()),
+        manifest_sha256=slot.manifest_sha256,
+        variant=slot.variant,
+        threads=settings.threads,
+        calls=settings.calls,
+        minimum_duration_s=settings.minimum_duration_s,
+        warm_up_s=settings.warm_up_s,
+        timing_limit_s=settings.timeout_s / 4 / settings.attempts,
+        latency_budget_ms=budgets.latency_p95_ms,
+        attempts=settings.attempts,
+        data_limit_bytes=int(_limits(budgets, settings).own_bytes) + DATA_MARGIN_BYTES,
+    )
+
+
+def _in_child(job: Job, limits: _Limits, settings: ProbeSettings) -> Measured | Failed | str:
+    """Run one job in a fresh interpreter; return its outcome, or in words how the child failed."""
+    with tempfile.TemporaryFile() as complaints:
+        child = _start(settings.python or sys.executable, complaints)
+        try:
+            assert child.stdin is not None
+            assert child.stdout is not None
+            _send(child.stdin, job)
+            outcome = _follow(child, job, limits, settings.timeout_s)
+        finally:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe is not None:
+                    pipe.close()
+        return f"{outcome.what}{_tail(complaints)}" if isinstance(outcome, _Ended) else outcome
+
+
+@dataclass(frozen=True)
+class _Ended:
+    what: str
+
+
+def _start(python: str, complaints: IO[bytes]) -> subprocess.Popen[bytes]:
+    # A module of the app's own directory must not take the place of one of Python's. (Python 3.11 and later.)
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    try:
+        return subprocess.Popen(  # noqa: S603 our own interpreter and module
+            (python, "-m", MODULE),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env=environment,
+            # A Ctrl-C in the app's terminal is the app's.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ResourceError(
+            f"no child process could be started for the probe: {error.strerror or error}",
+            fix=f"check memory and limits of this machine, and that {python} is a Python interpreter",
+        ) from error
+
+
+def _send(pipe: IO[bytes], job: Job) -> None:
+    try:
+        pipe.write(msgspec.json.encode(job) + b"\n")
+        pipe.flush()
+    except BrokenPipeError:  # died at once; its end is reported with its exit code
+        return
+
+
+def _follow(child: subprocess.Popen[bytes], job: Job, limits: _Limits, timeout_s: float) -> Measured | Failed | _Ended:
+    """Read what the child says until its outcome or its end; kill it when it takes too long or too much."""
+    assert child.stdout is not None
+    lines: queue.Queue[bytes] = queue.Queue()
+    threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True).start()
+    deadline_s = time.monotonic() + timeout_s
+    status_file = status_file_of(child.pid)
+    stage = "starting"
+    peak_bytes = 0
+    while True:
+        try:
+            said = _message(lines.get(timeout=TICK_S))
+        except queue.Empty:
+            peak_bytes = max(peak_resident_bytes(status_file) or 0, peak_bytes)
+            if peak_bytes > min(limits.own_bytes, limits.machine_bytes):
+                return _too_big(peak_bytes, limits, stage)
+            if time.monotonic() > deadline_s:
+                return _Ended(f"no answer within {timeout_s:g} s while {stage}")
+            continue
+        if isinstance(said, Reached):
+            stage = said.stage
+        elif said is None:
+            return _Ended(f"the child process ended with {_end_of(child)} while {stage}")
+        else:
+            return _agreed(child, job, said)
+
+
+def _too_big(peak_bytes: int, limits: _Limits, stage: str) -> _Ended:
+    found = f"{peak_bytes / MEGABYTE:.0f} MB while {stage}"
+    if limits.machine_bytes < limits.own_bytes:
+        raise ResourceError(
+            f"the probe took {found}; {limits.machine_bytes / MEGABYTE:.0f} MB could be spared",
+            fix="run the update again when more memory is free",
+        )
+    return _Ended(f"it took {found}; it was stopped at {limits.own_bytes / MEGABYTE:.0f} MB")
+
+
+def _agreed(child: subprocess.Popen[bytes], job: Job, said: Measured | Failed) -> Measured | Failed | _Ended:
+    """Take an outcome only from the child itself, and only if the child also ended as it says."""
+    end = _end_of(child)
+    expected = ending(FAILED if isinstance(said, Failed) else 0)
+    if end != expected:
+        return _Ended(f"the child process reported an outcome and ended with {end}; expected {expected}")
+    if said.token != job.token:
+        return _Ended("the child process reported an outcome without its token")
+    return said
+
+
+def _end_of(child: subprocess.Popen[bytes]) -> str:
+    try:
+        return ending(child.wait(GRACE_S))
+    except subprocess.TimeoutExpired:
+        return "nothing: it hung"
+
+
+def _read_lines(pipe: IO[bytes], lines: queue.Queue[bytes]) -> None:
+    while line := pipe.readline(SAID_LIMIT_BYTES):
+        lines.put(line)
+    lines.put(b"")
+
+
+def _message(line: bytes) -> Message | None:
+    """Parse one line; what was cut off by the child's death, or is no message, is the end."""
+    try:
+        message: Message = msgspec.json.decode(line, type=Message)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return message
+
+
+def _tail(complaints: IO[bytes]) -> str:
+    """Return the child's last words on one line, or nothing."""
+    size = complaints.seek(0, 2)
+    complaints.seek(max(size - LAST_WORDS_BYTES, 0))
+    said = " ".join(complaints.read().decode(errors="replace").split())
+    return f"; its last words: {said}" if said else ""
