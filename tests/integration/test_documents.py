@@ -1,6 +1,6 @@
 """All code in README and docs runs: Python blocks in one interpreter each, `$` lines of console blocks in a shell.
 
-A console block runs from its first line to its last in one directory that holds `examples/`. `tidegate serve` stays
+A console block runs from its first line to its last in one directory that holds `examples/`. A server (`SERVERS`) stays
 up until its block is over. `make` and `pip` lines are left to CI and to the wheel test, which run the same things.
 """
 
@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
 FENCE = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LEFT_TO_OTHER_TESTS = ("make", "pip", "git", "cd", "python3", ".venv/bin/pip", "apt-get", "sudo", "source", ".")
+SERVERS = {"tidegate serve": "listening", "python -m http.server": "Serving HTTP"}
+"""First words of a command that serves until its block is over, and what it says when it is ready."""
 
 
 def blocks(language: str) -> list[ParameterSet]:
@@ -43,7 +45,11 @@ def directory(tmp_path: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
 
 
 @pytest.mark.parametrize("code", blocks("python"))
@@ -59,7 +65,7 @@ def test_console_block_runs(session: str, directory: Path) -> None:
     assert commands, "a console block has at least one `$` line"
     with ExitStack() as servers:
         for command in together(commands):
-            if command.startswith("tidegate serve"):
+            if is_server(command):
                 servers.enter_context(serving(command.removesuffix(" &"), directory))
                 continue
             done = subprocess.run(
@@ -79,11 +85,15 @@ def together(commands: list[str]) -> list[str]:
     for command in commands:
         if shlex.split(command)[0] in LEFT_TO_OTHER_TESTS:
             continue
-        if command.startswith("tidegate serve") or not scripts or scripts[-1].startswith("tidegate serve"):
+        if is_server(command) or not scripts or is_server(scripts[-1]):
             scripts.append(command)
         else:
             scripts[-1] += f"\n{command}"
     return scripts
+
+
+def is_server(command: str) -> bool:
+    return command.startswith(tuple(SERVERS))
 
 
 @contextmanager
@@ -92,8 +102,9 @@ def serving(command: str, directory: Path) -> Iterator[None]:
         shlex.split(command), cwd=directory, env=environment(), stdout=subprocess.PIPE, text=True
     ) as server:
         assert server.stdout is not None
+        ready = next(words for first, words in SERVERS.items() if command.startswith(first))
         try:
-            assert "listening" in server.stdout.readline()
+            assert ready in server.stdout.readline()
             yield
         finally:
             server.send_signal(signal.SIGTERM)

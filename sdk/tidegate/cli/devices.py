@@ -69,10 +69,12 @@ def _measured(result: UpdateResult) -> list[str]:
     lines = []
     if result.fetched is not None:
         fetched = result.fetched
+        by_delta = f" ({len(fetched.deltas_used)} by delta)" if fetched.deltas_used else ""
         lines.append(
-            f"  fetched {fetched.received_bytes:,} bytes in {fetched.files} files, "
-            f"{fetched.deltas_used} of them by delta; {fetched.reused} were here"
+            f"  fetched {len(fetched.files)} files{by_delta}, {fetched.received_bytes:,} bytes; "
+            f"{len(fetched.reused)} were here"
         )
+        lines += [f"  no delta for {failure}" for failure in fetched.delta_failures]
     if result.probe is not None and result.probe.passed:
         probe = result.probe
         lines.append(
