@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from tidegate.edge.update import CheckResult, HistoryEntry, Slot, Status, UpdateResult
+    from tidegate.edge.update.probe import ProbeReport
     from tidegate.fetch.choice import PassedOver
     from tidegate.release import Offer, OfferedVariant
 
@@ -76,12 +77,17 @@ def _measured(result: UpdateResult) -> list[str]:
         )
         lines += [f"  no delta for {failure}" for failure in fetched.delta_failures]
     if result.probe is not None and result.probe.passed:
-        probe = result.probe
-        lines.append(
-            f"  probe: {probe.calls} calls on {probe.runtime}, p95 {probe.latency_p95_ms:.2f} ms, "
-            f"peak {probe.rss_mb:.0f} MB, largest error {probe.maximum_error:.2g}"
-        )
+        lines.append(f"  probe: {', '.join(_figures(result.probe))}")
     return lines
+
+
+def _figures(probe: ProbeReport) -> Iterator[str]:
+    yield f"{probe.calls} calls on {probe.runtime}"
+    if probe.latency_p95_ms is not None:
+        yield f"p95 {probe.latency_p95_ms:.3g} ms"
+    if probe.rss_mb is not None:
+        yield f"peak {probe.rss_mb:.0f} MB"
+    yield "no golden fixture" if probe.maximum_error is None else f"largest error {probe.maximum_error:.2g}"
 
 
 def status_lines(directory: Path, status: Status) -> list[str]:
@@ -101,7 +107,7 @@ def status_lines(directory: Path, status: Status) -> list[str]:
 
 def _phase(status: Status) -> str:
     phase = status.phase.value.replace("_", " ")
-    return f"{phase}; {status.busy} is at work" if status.busy else phase
+    return f"{phase}; {status.busy}" if status.busy else phase
 
 
 def _slots(status: Status) -> list[tuple[str, Slot | None]]:
