@@ -162,16 +162,12 @@ class HealthWriter:
         try:
             with exclusive(self._path.with_suffix(".lock")):
                 health = self._merged(read_health(self._path))
-                temporary = self._path.with_name(f".{self._path.name}.part")
-                temporary.write_bytes(msgspec.json.encode(health))
-                temporary.replace(self._path)
+                _replace(self._path, health)
                 self._pending.clear()
         except StateError as error:
             self._is_contended, self.problem = True, error.message
         except ResourceError as error:
             self.problem = error.message
-        except OSError as error:
-            self.problem = f"{self._path} could not be written: {error.strerror or error}"
         return health
 
     def _merged(self, health: Health) -> Health:
@@ -242,3 +238,35 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""
+
+
+def forget(path: Path, release: int) -> None:
+    """Take out what was counted of a release, because it begins a new trial.
+
+    Raises:
+        StateError: an app kept writing all the while.
+        ResourceError: the disk refuses.
+    """
+    for attempt in range(1, CLOSE_ATTEMPTS + 1):
+        try:
+            with exclusive(path.with_suffix(".lock")):
+                health = read_health(path)
+                if health.is_readable and health.releases.pop(release, None) is not None:
+                    _replace(path, health)
+                return
+        except StateError:
+            if attempt == CLOSE_ATTEMPTS:
+                raise
+        # Another process's write takes a fraction of a millisecond.
+        time.sleep(CLOSE_PAUSE_S)
+
+
+def _replace(path: Path, health: Health) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(msgspec.json.encode(health))
+        temporary.replace(path)
+    except OSError as error:
+        raise ResourceError(
+            f"{path} could not be written: {error.strerror or error}", fix="check free space and permissions"
+        ) from error

@@ -33,7 +33,7 @@ def exclusive(path: Path) -> Iterator[None]:
             _lock(descriptor)
         except OSError as error:
             raise StateError(
-                f"{_holder(descriptor)} is at work on {path.parent}", fix="wait until it is done, then repeat"
+                f"{holder(path)} is at work on {path.parent}", fix="wait until it is done, then repeat"
             ) from error
         _sign(descriptor)
         yield
@@ -51,9 +51,12 @@ def _sign(descriptor: int) -> None:
         return
 
 
-def _holder(descriptor: int) -> str:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    pid = os.read(descriptor, 32).strip().decode("ascii", "replace")
+def holder(path: Path) -> str:
+    """Return who holds a lock, or held it last, for people."""
+    try:
+        pid = path.read_bytes()[:32].strip().decode("ascii", "replace")
+    except OSError:
+        pid = ""
     if not pid.isdigit():
         return "another process"
     return "this process itself" if int(pid) == os.getpid() else f"process {pid}"

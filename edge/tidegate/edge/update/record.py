@@ -36,6 +36,10 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     why: str = ""
     """how it came to be what it is, in words"""
 
+    def holds(self, manifest_sha256: str, variant: str) -> bool:
+        """Return whether this is that content: one manifest, and the same variant of it."""
+        return (self.manifest_sha256, self.variant) == (manifest_sha256, variant)
+
 
 class Quarantined(msgspec.Struct, frozen=True, kw_only=True):
     """A release that failed here."""
@@ -111,6 +115,11 @@ def read_record(path: Path) -> Record:
         raise BundleError(
             f"{path} has schema {record.schema!r}; this version of Tidegate reads {SCHEMA!r}",
             fix="run `tidegate device status`, which mends it, or install the Tidegate that wrote it",
+        )
+    if record.candidate is None and record.phase in (State.FETCHING, State.STAGED, State.PROBING):
+        raise BundleError(
+            f"{path} is in the phase {record.phase.value} without a candidate",
+            fix="run `tidegate device status`, which mends it",
         )
     return record
 

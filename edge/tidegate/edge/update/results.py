@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tidegate.edge.update.record import LastCheck, Quarantined, Slot
+from tidegate.edge.update.record import LastCheck, Quarantined, Record, Slot
 from tidegate.edge.update.states import State
 
 if TYPE_CHECKING:
@@ -82,4 +82,16 @@ class Status:
     counters: dict[str, int]
     last_check: LastCheck | None
     busy: str = ""
-    """who is updating right now; empty when nobody is"""
+    """who is updating right now, such as `process 1234`; empty when nobody is"""
+    problem: str = ""
+    """why the disk takes no writes; empty when it does"""
+
+
+def up_to_date(record: Record, reason: str = "") -> UpdateResult:
+    """Return that there was nothing to do."""
+    return UpdateResult("up to date", record.active, reason)
+
+
+def rolled_back(record: Record, left: Slot, reason: str) -> UpdateResult:
+    """Return that the device went from `left` back to what runs now."""
+    return UpdateResult("rolled back", record.active, reason, left.release, left.version)

@@ -1,4 +1,5 @@
-"""The update as one table: (state, event) -> (next state, action). Pure; `updater.py` and `recovery.py` act on it.
+"""The update as one table: (state, event) -> (next state, action). Pure; `transition.py` says what an action does to
+the record, `updater.py` and `recovery.py` send the events.
 
 The state is what `state.json` holds on the disk. FETCHING, PROBING and ROLLING_BACK are left only by the process that
 entered them, or, after it died, by the next one, which sends INTERRUPTED first. STAGED and TRIAL are also resting
@@ -52,6 +53,9 @@ class Event(Enum):
     PROBE_FAILED = "probe_failed"
     TRIAL_PASSED = "trial_passed"
     TRIAL_FAILED = "trial_failed"
+    DAMAGED = "damaged"
+    """files of the active version changed on the disk"""
+    DAMAGED_TOO_OFTEN = "damaged_too_often"
     ROLLBACK_ASKED = "rollback_asked"
     """somebody wants the version before"""
     DONE = "done"
@@ -83,29 +87,37 @@ class Action(Enum):
     """forget the candidate; its release is not tried again"""
     CONDEMN = "condemn"
     """quarantine the active version; forget the candidate"""
-    RETURN = "return"
+    LEAVE = "leave"
     """leave the active version without a verdict on it"""
+    RETRY = "retry"
+    """leave the active version, count that, and let its release be taken anew"""
     RESTORE = "restore"
     """the newest older slot that is whole becomes active"""
     COUNT = "count"
-    """count the interruption"""
+    """count the interruption; keep the candidate"""
+    COUNT_AND_DROP = "count_and_drop"
+    """count the interruption; forget the candidate, which the next look at the channel may choose again"""
     KEEP = "keep"
     """nothing to do"""
 
 
 TABLE: dict[tuple[State, Event], tuple[State, Action]] = {
     (State.IDLE, Event.OFFERED): (State.FETCHING, Action.FETCH),
+    (State.IDLE, Event.DAMAGED): (State.ROLLING_BACK, Action.RETRY),
+    (State.IDLE, Event.DAMAGED_TOO_OFTEN): (State.ROLLING_BACK, Action.CONDEMN),
     (State.IDLE, Event.ROLLBACK_ASKED): (State.ROLLING_BACK, Action.CONDEMN),
     (State.IDLE, Event.INTERRUPTED): (State.IDLE, Action.KEEP),
     (State.FETCHING, Event.FETCHED): (State.STAGED, Action.STAGE),
     (State.FETCHING, Event.FETCH_FAILED): (State.IDLE, Action.DROP),
     (State.FETCHING, Event.REFUSED): (State.IDLE, Action.QUARANTINE),
-    (State.FETCHING, Event.INTERRUPTED): (State.IDLE, Action.COUNT),
+    (State.FETCHING, Event.INTERRUPTED): (State.IDLE, Action.COUNT_AND_DROP),
     (State.FETCHING, Event.INTERRUPTED_TOO_OFTEN): (State.IDLE, Action.QUARANTINE),
     (State.STAGED, Event.BEGUN): (State.PROBING, Action.PROBE),
-    # Its files were damaged on the disk since.
+    # Its files changed on the disk since.
     (State.STAGED, Event.FETCH_FAILED): (State.IDLE, Action.DROP),
     (State.STAGED, Event.SUPERSEDED): (State.IDLE, Action.DROP),
+    (State.STAGED, Event.DAMAGED): (State.ROLLING_BACK, Action.RETRY),
+    (State.STAGED, Event.DAMAGED_TOO_OFTEN): (State.ROLLING_BACK, Action.CONDEMN),
     (State.STAGED, Event.ROLLBACK_ASKED): (State.ROLLING_BACK, Action.CONDEMN),
     (State.STAGED, Event.INTERRUPTED): (State.STAGED, Action.KEEP),
     (State.PROBING, Event.PROBE_PASSED): (State.TRIAL, Action.ACTIVATE),
@@ -115,9 +127,11 @@ TABLE: dict[tuple[State, Event], tuple[State, Action]] = {
     (State.PROBING, Event.INTERRUPTED_TOO_OFTEN): (State.IDLE, Action.QUARANTINE),
     (State.TRIAL, Event.TRIAL_PASSED): (State.COMMITTED, Action.COMMIT),
     (State.TRIAL, Event.TRIAL_FAILED): (State.ROLLING_BACK, Action.CONDEMN),
+    (State.TRIAL, Event.DAMAGED): (State.ROLLING_BACK, Action.RETRY),
+    (State.TRIAL, Event.DAMAGED_TOO_OFTEN): (State.ROLLING_BACK, Action.CONDEMN),
     (State.TRIAL, Event.ROLLBACK_ASKED): (State.ROLLING_BACK, Action.CONDEMN),
     # The author takes it back while it is still under watch.
-    (State.TRIAL, Event.SUPERSEDED): (State.ROLLING_BACK, Action.RETURN),
+    (State.TRIAL, Event.SUPERSEDED): (State.ROLLING_BACK, Action.LEAVE),
     (State.TRIAL, Event.INTERRUPTED): (State.TRIAL, Action.KEEP),
     (State.COMMITTED, Event.DONE): (State.IDLE, Action.CLEAN),
     (State.COMMITTED, Event.INTERRUPTED): (State.IDLE, Action.CLEAN),
