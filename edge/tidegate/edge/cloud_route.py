@@ -11,18 +11,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from tidegate.edge.backoff import Backoff
+from tidegate.edge.cloud_link import CloudLink, Stream
 from tidegate.edge.device import DeviceModel, Utterance, extended, latency_ms
 from tidegate.edge.endpoint import SegmentEnded, SegmentEvent, SegmentStarted
 from tidegate.edge.results import SegmentResult
-from tidegate.errors import ConfigError, DeadlineError, TidegateError, UnavailableError
+from tidegate.errors import ConfigError, DeadlineError, StateError, TidegateError, UnavailableError
 
 if TYPE_CHECKING:
     from tidegate.client import RecognizedSegment
@@ -30,19 +28,6 @@ if TYPE_CHECKING:
 LARGEST_BACKLOG = 2
 """Finished segments that may wait for the server. A file read faster than it plays is slowed down to this; a speaker
 cannot reach it while the server answers within its deadline."""
-
-
-class Stream(Protocol):
-    """What the route needs of `tidegate.client.RecognizeStream`."""
-
-    @property
-    def bytes_sent(self) -> int: ...  # noqa: D102
-    def begin(self, segment_id: int, start_sample: int) -> None: ...  # noqa: D102
-    def send(self, start_sample: int, audio: NDArray[np.int16]) -> None: ...  # noqa: D102
-    def end(self, segment_id: int, end_sample: int) -> None: ...  # noqa: D102
-    def poll(self) -> list[RecognizedSegment]: ...  # noqa: D102
-    def wait(self, segment_id: int, timeout_s: float) -> RecognizedSegment: ...  # noqa: D102
-    def close(self) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -93,6 +78,7 @@ class CloudRecogniser:
         on_warning: Callable[[str], None],
         why_no_device: str = "",
         after_answer: Callable[[SegmentResult], SegmentResult] = lambda result: result,
+        renew: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         background: Executor | None = None,
     ) -> None:
@@ -106,13 +92,14 @@ class CloudRecogniser:
             on_warning: told once when the device takes over, and once when the server answers again.
             why_no_device: for the error that is raised when the server fails and `device` is None.
             after_answer: last change to a server's result, such as search results of the device's own.
+            renew: asked between segments whether the stream should be replaced by a new one, such as when another model
+                runs on the device since it was opened.
             clock: monotonic, in seconds.
             background: opens later streams and closes broken ones, which may wait for the network; default: one thread.
 
         Raises:
             UnavailableError: the server fails and there is no device model. So do the other methods.
         """
-        self._open_stream = open_stream
         self._device = device
         self._settings = settings
         self._sample_rate_hz = sample_rate_hz
@@ -122,22 +109,21 @@ class CloudRecogniser:
         self._clock = clock
         self._backoff = Backoff(settings.first_backoff_s, settings.largest_backoff_s, clock)
         self._segments: deque[_Segment] = deque()
-        self._stream: Stream | None = None
-        self._bytes_of_closed_streams = 0
-        self._background = background or ThreadPoolExecutor(1, thread_name_prefix="tidegate-connect")
-        self._opening: Future[Stream] | None = None
-        self._open_first()
+        self._link = CloudLink(open_stream, self._backoff, background)
+        self._renew = renew
+        self._attempt(self._link.open_now)
 
     @property
     def bytes_sent(self) -> int:
         """Bytes handed to the network, over all streams."""
-        return self._bytes_of_closed_streams + (self._stream.bytes_sent if self._stream else 0)
+        return self._link.bytes_sent
 
     def handle(self, event: SegmentEvent) -> None:
         """Keep a copy of the audio and send it on; without a server, decide here when the segment ends."""
         if isinstance(event, SegmentStarted):
-            self._open_again()
-            self._segments.append(_Segment(extended(None, event, self._clock()), at_server=self._stream is not None))
+            self._attempt(self._link.open_again)
+            at_server = self._link.stream is not None
+            self._segments.append(_Segment(extended(None, event, self._clock()), at_server))
         else:
             extended(self._segments[-1].utterance, event, self._clock())
         segment = self._segments[-1]
@@ -148,7 +134,8 @@ class CloudRecogniser:
 
     def ready(self) -> list[SegmentResult]:
         """Take the answers that have come, without waiting unless the backlog is full."""
-        self._open_again()
+        self._renew_stream()
+        self._attempt(self._link.open_again)
         self._take_answers()
         self._check_deadline()
         while len(waiting := self._waiting()) > LARGEST_BACKLOG:
@@ -164,50 +151,38 @@ class CloudRecogniser:
 
     def close(self) -> None:
         """End the stream."""
-        if self._stream is not None:
-            self._stream.close()
-            self._bytes_of_closed_streams += self._stream.bytes_sent
-            self._stream = None
-        if self._opening is not None and not self._opening.cancel():
-            self._opening.add_done_callback(_close_unused)
-        self._background.shutdown(wait=False)
+        self._link.close()
 
-    def _open_first(self) -> None:
+    def _attempt(self, connect: Callable[[], None]) -> None:
         try:
-            self._stream = self._open_stream()
+            connect()
         except TidegateError as error:
             self._fall_back(error)
 
-    def _open_again(self) -> None:
-        """After the back-off open a stream in the background; take it once it is there."""
-        if self._stream is None and self._opening is None and self._backoff.may_try():
-            self._opening = self._background.submit(self._open_stream)
-        if self._opening is None or not self._opening.done():
-            return
-        opening, self._opening = self._opening, None
-        try:
-            self._stream = opening.result()
-        except TidegateError as error:
-            self._fall_back(error)
+    def _renew_stream(self) -> None:
+        """Between segments, leave a stream that was opened under what is no longer so."""
+        if self._link.stream is not None and not self._segments and self._renew():
+            self._link.give_up()
 
     def _send(self, event: SegmentEvent) -> None:
         """Forward one event; whatever the stream refuses, the copy is complete."""
-        assert self._stream is not None
+        stream = self._link.stream
+        assert stream is not None
         try:
             if isinstance(event, SegmentStarted):
-                self._stream.begin(event.segment_id, event.start_sample)
+                stream.begin(event.segment_id, event.start_sample)
             if isinstance(event, SegmentEnded):
-                self._stream.end(event.segment_id, event.end_sample)
+                stream.end(event.segment_id, event.end_sample)
             else:
-                self._stream.send(event.start_sample, event.audio)
+                stream.send(event.start_sample, event.audio)
         except TidegateError as error:
             self._fall_back(error)
 
     def _take_answers(self) -> None:
-        if self._stream is None:
+        if self._link.stream is None:
             return
         try:
-            answers = self._stream.poll()
+            answers = self._link.stream.poll()
         except TidegateError as error:
             self._fall_back(error)
             return
@@ -216,9 +191,9 @@ class CloudRecogniser:
 
     def _wait_for(self, segment: _Segment) -> None:
         """Wait for one answer until its deadline; afterwards the segment is decided, by whomever."""
-        assert self._stream is not None
+        assert self._link.stream is not None
         try:
-            answer = self._stream.wait(
+            answer = self._link.stream.wait(
                 segment.utterance.segment_id, max(self._deadline_s(segment) - self._clock(), 0.0)
             )
         except TidegateError as error:
@@ -267,7 +242,8 @@ class CloudRecogniser:
         """The server failed: warn once, rest, and give the device every segment that has no answer."""
         already_failing = self._backoff.failing
         rest_s = self._backoff.failed()
-        self._abandon_stream()
+        for answer in self._link.give_up():
+            self._accept(answer, is_success=False)
         if self._device is not None and not already_failing:
             self._on_warning(
                 f"{error.message}; going on with the model on this device, {self._device.name}; "
@@ -282,16 +258,6 @@ class CloudRecogniser:
         if self._device is None:
             raise self._helpless(error)
 
-    def _abandon_stream(self) -> None:
-        """Keep the answers that have come; close without waiting."""
-        stream, self._stream = self._stream, None
-        if stream is None:
-            return
-        for answer in _last_answers(stream):
-            self._accept(answer, is_success=False)
-        self._bytes_of_closed_streams += stream.bytes_sent
-        self._background.submit(stream.close)
-
     def _on_device(self, utterance: Utterance, why: TidegateError | None = None) -> SegmentResult:
         if self._device is None:
             raise self._helpless(why)
@@ -299,9 +265,12 @@ class CloudRecogniser:
 
     def _helpless(self, why: TidegateError | None) -> UnavailableError:
         said = why.message if why else f"{self._settings.target}: the server failed before"
+        # A server that refuses, such as a pair that does not belong together, says itself what to do.
+        refused = why.fix if isinstance(why, StateError) else None
         return UnavailableError(
             f"{said}; and this device cannot go on alone: {self._why_no_device}",
-            fix="start the server again, or install a runtime for the bundle: pip install 'tidegate[litert]'",
+            fix=f"{refused or 'start the server again'}, or install a runtime for the bundle: "
+            "pip install 'tidegate[litert]'",
         )
 
     def _deadline_s(self, segment: _Segment) -> float:
@@ -319,16 +288,3 @@ class CloudRecogniser:
             results.append(result)
             self._segments.popleft()
         return results
-
-
-def _last_answers(stream: Stream) -> list[RecognizedSegment]:
-    try:
-        return stream.poll()
-    except TidegateError:
-        # It says again why the stream broke, and that no answer is left.
-        return []
-
-
-def _close_unused(opening: Future[Stream]) -> None:
-    if opening.exception() is None:
-        opening.result().close()

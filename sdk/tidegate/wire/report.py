@@ -30,8 +30,12 @@ LARGEST_REPORT_BYTES = 768
 
 Headers = tuple[tuple[str, str], ...]
 
-RunState = Literal["committed", "trial", "rolled-back", "not-active", "unmanaged"]
-"""`not-active`: another release runs than the one that was activated. `unmanaged`: a bundle that no updater keeps."""
+RunState = Literal["committed", "trial", "rolled-back", "not-active", "unknown", "unmanaged"]
+"""
+committed: it has passed its trial. trial: it is on trial. rolled-back: a newer one was left for it.
+not-active: another release runs than the one that the device has settled on. unknown: the device's record cannot be
+read. unmanaged: a bundle that no updater keeps.
+"""
 
 # Printable ASCII without the quote and the backslash: nothing of it is escaped in JSON or breaks a line of a log.
 _Word24 = Annotated[str, Meta(max_length=24, pattern=r"^[!#-\[\]-~]*\Z")]
@@ -55,8 +59,9 @@ class DeviceReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """counter on the channel, or the bundle's own"""
     track: _Word32 = ""
     """empty: it follows none"""
-    variant: _Word64
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    variant: _Word64 = ""
+    """empty: nothing on the device runs the model, its segments are all decided by the server"""
+    sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")] = ""
     """of the variant's file"""
     runtime: _Text48 = ""
     """such as `litert 2.1.0`"""
