@@ -42,10 +42,11 @@ from tidegate.errors import (
     StateError,
 )
 from tidegate.release import in_cohort
-from tidegate.release.channel import Channel, utc_now
+from tidegate.release.channel import Channel
 from tidegate.release.disk import Disk
 from tidegate.release.keys import KeyRing, read_public_key
 from tidegate.release.lifetimes import ROLES, Lifetimes
+from tidegate.release.moments import utc_now
 from tidegate.release.report import report
 from tidegate.release.rotation import rotate
 from tidegate.testing.channels import (
@@ -370,7 +371,7 @@ def test_a_threshold_of_two_root_keys(tmp_path: Path, keys: KeyRing, key_files: 
     channel = Channel(tmp_path / "site")
     channel.create(role_keys(key_files, {"root": ["root", "root-2"]}, root=2), keys)
     one_holder = open_keys(*(key_files / f"{name}.pem" for name in ROLES))
-    with pytest.raises(ConfigError, match="role root needs 2 of 2 keys, and 1 are at hand"):
+    with pytest.raises(ConfigError, match="role root needs 2 of 2 keys; at hand: 1"):
         rotate(channel.path, "root", one_holder)
     with serve(channel.path) as server:
         device = new_device(tmp_path / "device", channel, server)

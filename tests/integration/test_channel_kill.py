@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.release.channel import Channel, utc_now
+from tidegate.release.channel import Channel
 from tidegate.release.lifetimes import ROLES
+from tidegate.release.moments import utc_now
 from tidegate.release.report import report
 from tidegate.testing.channels import PlainDevice, make_channel, open_keys, serve, write_keys, write_tiny_bundle
 

@@ -6,74 +6,42 @@ sign. What clients see changes in one step at the end, when timestamp.json is re
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 
-from tidegate.errors import ConfigError, NotFoundError
+from tidegate.errors import ConfigError, NotFoundError, StateError
 from tidegate.release import offers
+from tidegate.release.applying import carry_out, check_at_hand
+from tidegate.release.changes import changed_metadata, content_of, deltas_of, mended, renewal
 from tidegate.release.content import read_content
-from tidegate.release.delta import BASES, custom_of, deltas_to_newest, without_stale_deltas
-from tidegate.release.disk import Disk, exclusive, make_directories, remove_leftovers
+from tidegate.release.creation import RoleKeys, new_channel
+from tidegate.release.delta import BASES
+from tidegate.release.disk import Disk, make_directories
+from tidegate.release.draft import Draft, sign
 from tidegate.release.keys import KeyRing
-from tidegate.release.lifetimes import ROLES, Lifetimes
+from tidegate.release.lifetimes import ONLINE, Lifetimes
+from tidegate.release.moments import Clock, utc_now
 from tidegate.release.offers import Stamp, Tracks
 from tidegate.release.repository import (
-    LIFETIMES_FIELD,
     METADATA,
     TARGETS,
     Repository,
     exists,
     lifetimes_of,
     read_repository,
-    versions_on_disk,
 )
 from tidegate.release.track import (
     Offer,
     Track,
     check_track_name,
-    delta_target,
-    file_target,
-    to_bytes,
-    to_custom,
-    track_target,
 )
-from tidegate.release.tuf_types import Root, SSlibKey, TargetFile
-from tidegate.release.writer import Writer, Written
+from tidegate.release.tuf_types import TargetFile
+from tidegate.release.writer import Writer, Written, alone
 
-ONLINE = ("snapshot", "timestamp")
-"""Roles whose keys may lie on a machine that refreshes the channel by itself."""
-
-Clock = Callable[[], datetime]
 Rule = Callable[[Tracks, Stamp], dict[str, Track]]
-
-
-def utc_now() -> datetime:
-    """Return the present moment."""
-    return datetime.now(timezone.utc)
-
-
-@dataclass(frozen=True)
-class RoleKeys:
-    """Who may sign for a role."""
-
-    keys: Sequence[SSlibKey]
-    """public keys"""
-    threshold: int = 1
-    """how many of them must"""
-
-    def __post_init__(self) -> None:
-        distinct = {key.keyid for key in self.keys}
-        if len(distinct) != len(self.keys):
-            raise ConfigError("the same key was named twice for one role", fix="name each key once")
-        if not 1 <= self.threshold <= len(distinct):
-            raise ConfigError(
-                f"a threshold of {self.threshold} with {len(distinct)} keys", fix="choose 1 to the number of keys"
-            )
 
 
 @dataclass(frozen=True)
@@ -83,15 +51,21 @@ class Change:
     offers: tuple[tuple[str, Offer], ...]
     """each track that changed, with its newest offer"""
     live: bool
-    """whether clients see it; otherwise `refresh` makes it so"""
+    """whether clients see it; otherwise `refresh` makes it so, or carrying out the draft"""
     written: Written
     """targets"""
     note: str = ""
     """what else to tell"""
+    draft: Draft | None = None
+    """with `in_turns`: what is still to be signed and carried out"""
 
 
 class Channel:
-    """The publisher's side of a channel. Holds no state between calls; two publishers exclude each other."""
+    """The publisher's side of a channel. Holds no state between calls; two publishers exclude each other.
+
+    With `in_turns` a command needs only some of the keys or none: it stores content, and returns the metadata as a
+    draft, signed by the keys at hand, for other holders to sign and for `applying.apply` to carry out.
+    """
 
     def __init__(self, path: Path, *, disk: Disk | None = None, clock: Clock = utc_now) -> None:
         self.path = path
@@ -109,22 +83,25 @@ class Channel:
         Raises:
             ConfigError: a channel is there already, a role is missing, or keys are.
         """
-        if set(roles) != set(ROLES):
-            raise ConfigError(f"keys were named for {sorted(roles)}", fix=f"name them for {', '.join(ROLES)}")
+        writer = self._writer(keys)
+        draft = new_channel(roles, lifetimes or Lifetimes(), writer.now)
+        check_at_hand(draft, keys)
         make_directories(self._disk, self.path, METADATA)
         make_directories(self._disk, self.path, TARGETS)
-        with self._alone():
-            if exists(self.path):
-                raise ConfigError(f"{self.path} is a channel already", fix="name an empty or new directory")
-            if versions_on_disk(self.path, "root") not in ([], [1]):
-                raise ConfigError(f"{self.path} holds the remains of a channel", fix="name an empty or new directory")
-            writer = self._writer(keys)
-            root = _first_root(roles, lifetimes or Lifetimes(), writer.now)
-            writer.require(root, ROLES)
-            writer.root(root, None)
-            snapshot = writer.snapshot(root, writer.targets(root, {}, after=0), after=0)
-            writer.timestamp(root, snapshot, version=1)
-            return read_repository(self.path)
+        with alone(self.path, self._disk):
+            self._check_none()
+            return carry_out(writer, draft)
+
+    def draft_creation(self, roles: Mapping[str, RoleKeys], keys: KeyRing, lifetimes: Lifetimes | None = None) -> Draft:
+        """Put down what `create` would write, signed by the keys at hand: for holders who sign in turns.
+
+        Raises:
+            ConfigError: a channel is there already, or a role is missing.
+        """
+        self._check_none()
+        draft = new_channel(roles, lifetimes or Lifetimes(), self._writer(keys).now)
+        sign(draft, keys)
+        return draft
 
     def publish(
         self,
@@ -134,6 +111,7 @@ class Channel:
         keys: KeyRing,
         percent: int = 100,
         staged: bool = False,
+        in_turns: bool = False,
         delta_bases: int = BASES,
     ) -> Change:
         """Verify a bundle, store its files by content, and offer it on a track.
@@ -144,6 +122,7 @@ class Channel:
             keys: those of targets, and unless staged of snapshot and timestamp.
             percent: share of the devices, 0 to 100.
             staged: stop before the online roles sign; `refresh` elsewhere makes it live.
+            in_turns: return a draft for several holders to sign.
             delta_bases: from how many releases before it on the track deltas are made.
 
         Raises:
@@ -151,17 +130,16 @@ class Channel:
             StateError: the version has other content here, is withdrawn, or is not newer.
         """
         check_track_name(track)
-        with self._alone(), read_content(bundle) as content:
-            repository = read_repository(self.path)
-            writer = self._writer(keys)
-            writer.require(repository.root.signed, _roles(staged))
-            model = content.release.model
-            changed = offers.publish(
-                repository.tracks_of(model), track, content.release, percent, self._stamp(writer.now)
-            )
-            files = [writer.target(file_target(hashlib.sha256(data).hexdigest()), data) for data in content.files()]
-            files += self._deltas(writer, changed, delta_bases)
-            return self._sign(writer, repository, changed, files, staged, f"golden fixture: {content.golden}")
+        with self._opened(keys, staged, in_turns) as (writer, repository), read_content(bundle) as content:
+            tracks = repository.tracks_of(content.release.model)
+            try:
+                changed = offers.publish(tracks, track, content.release, percent, _stamp(writer))
+            except StateError:
+                if not mended(writer, repository, content):
+                    raise
+                return Change((), not repository.staged, writer.written, "damaged files were mended, no offer changed")
+            files = [*content_of(writer, content), *deltas_of(writer, changed, delta_bases)]
+            return self._sign(writer, repository, changed, files, staged, in_turns, f"golden fixture: {content.golden}")
 
     def promote(
         self,
@@ -173,6 +151,7 @@ class Channel:
         version: str | None = None,
         percent: int = 100,
         staged: bool = False,
+        in_turns: bool = False,
         delta_bases: int = BASES,
     ) -> Change:
         """Offer on `track` what `source` offers, or without `source` raise the share of what `track` offers."""
@@ -184,22 +163,38 @@ class Channel:
 
         check_track_name(track)
         # A ramp offers nothing new, so it needs no deltas.
-        return self._apply(model, rule, keys, staged, 0 if source is None else delta_bases)
+        return self._apply(model, rule, keys, staged, in_turns, 0 if source is None else delta_bases)
 
     def roll_back(
-        self, model: str, *, track: str, version: str, reason: str, keys: KeyRing, staged: bool = False
+        self,
+        model: str,
+        *,
+        track: str,
+        version: str,
+        reason: str,
+        keys: KeyRing,
+        staged: bool = False,
+        in_turns: bool = False,
     ) -> Change:
         """Offer older content under a higher counter, to every device at once, and withdraw what is newer."""
         return self._apply(
-            model, lambda tracks, stamp: offers.roll_back(tracks, track, version, reason, stamp), keys, staged
+            model, lambda tracks, stamp: offers.roll_back(tracks, track, version, reason, stamp), keys, staged, in_turns
         )
 
     def withdraw(
-        self, model: str, *, version: str, reason: str, keys: KeyRing, track: str | None = None, staged: bool = False
+        self,
+        model: str,
+        *,
+        version: str,
+        reason: str,
+        keys: KeyRing,
+        track: str | None = None,
+        staged: bool = False,
+        in_turns: bool = False,
     ) -> Change:
         """Stop a version: nobody installs it any more, on one track or on all."""
         return self._apply(
-            model, lambda tracks, stamp: offers.withdraw(tracks, version, track, reason, stamp), keys, staged
+            model, lambda tracks, stamp: offers.withdraw(tracks, version, track, reason, stamp), keys, staged, in_turns
         )
 
     def refresh(self, keys: KeyRing, *, renew_targets: bool = False) -> Repository:
@@ -211,15 +206,14 @@ class Channel:
             keys: those of timestamp and snapshot; with `renew_targets` those of targets too.
             renew_targets: sign the targets again, for a channel that had no release for long.
         """
-        with self._alone():
+        with alone(self.path, self._disk):
             repository = read_repository(self.path)
             writer = self._writer(keys)
             root = repository.root.signed
             if renew_targets:
-                writer.require(root, ("targets", *ONLINE))
-                repository = replace(
-                    repository, targets=writer.targets(root, repository.files, after=repository.targets.version)
-                )
+                draft = renewal(writer, repository)
+                check_at_hand(draft, keys)
+                return carry_out(writer, draft)
             half_life = lifetimes_of(root).of("snapshot") / 2
             if repository.staged or repository.snapshot.signed.expires - writer.now < half_life:
                 writer.require(root, ONLINE)
@@ -227,31 +221,27 @@ class Channel:
             timestamp = writer.timestamp(root, repository.snapshot, repository.timestamp.version + 1)
             return replace(repository, timestamp=timestamp)
 
+    def draft_refresh(self, keys: KeyRing) -> Draft:
+        """Put down what `refresh` with `renew_targets` would write, signed by the keys at hand."""
+        with alone(self.path, self._disk):
+            draft = renewal(self._writer(keys), read_repository(self.path))
+            sign(draft, keys)
+            return draft
+
     def read(self) -> Repository:
         """Read and verify what stands."""
         return read_repository(self.path)
 
-    def _apply(self, model: str, rule: Rule, keys: KeyRing, staged: bool, delta_bases: int = 0) -> Change:
-        with self._alone():
-            repository = read_repository(self.path)
-            writer = self._writer(keys)
-            writer.require(repository.root.signed, _roles(staged))
+    def _apply(
+        self, model: str, rule: Rule, keys: KeyRing, staged: bool, in_turns: bool, delta_bases: int = 0
+    ) -> Change:
+        with self._opened(keys, staged, in_turns) as (writer, repository):
             tracks = repository.tracks_of(model)
             if not tracks:
                 known = ", ".join(sorted({track.model for track in repository.tracks()})) or "none"
                 raise NotFoundError(f"{self.path} has no model {model!r}; it has {known}", fix="name one of these")
-            changed = rule(tracks, self._stamp(writer.now))
-            return self._sign(writer, repository, changed, self._deltas(writer, changed, delta_bases), staged)
-
-    def _deltas(self, writer: Writer, changed: Mapping[str, Track], bases: int) -> list[TargetFile]:
-        """Store the deltas to what is offered newly."""
-        described = []
-        for track in changed.values():
-            for delta in deltas_to_newest(self.path, track, bases):
-                path = delta_target(delta.header.base.sha256, delta.header.full.sha256)
-                described.append(writer.target(path, delta.data))
-                described[-1].unrecognized_fields["custom"] = custom_of(delta)
-        return described
+            changed = rule(tracks, _stamp(writer))
+            return self._sign(writer, repository, changed, deltas_of(writer, changed, delta_bases), staged, in_turns)
 
     def _sign(
         self,
@@ -260,53 +250,35 @@ class Channel:
         changed: Mapping[str, Track],
         files: Sequence[TargetFile],
         staged: bool,
+        in_turns: bool,
         note: str = "",
     ) -> Change:
-        described = {file.path: file for file in files}
-        for track in changed.values():
-            target = writer.target(track_target(track.model, track.track), to_bytes(track))
-            target.unrecognized_fields["custom"] = to_custom(track)
-            described[target.path] = target
-        if any(repository.files.get(path) != file for path, file in described.items()):
-            tracks = {(track.model, track.track): track for track in (*repository.tracks(), *changed.values())}
-            wanted = without_stale_deltas({**repository.files, **described}, tracks.values())
-            targets = writer.targets(repository.root.signed, wanted, after=repository.targets.version)
-            repository = replace(repository, targets=targets)
-        if repository.staged and not staged:
-            repository = writer.go_live(repository)
+        draft = changed_metadata(writer, repository, changed, files, staged)
         newest = tuple((track.track, track.offers[-1]) for track in changed.values())
+        if in_turns and draft.documents:
+            sign(draft, writer.keys)
+            return Change(newest, False, writer.written, note, draft)
+        if draft.steps and not in_turns:
+            repository = carry_out(writer, draft)
         return Change(newest, not repository.staged, writer.written, note)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        if not self.path.is_dir():
-            raise NotFoundError(f"{self.path} is not a directory", fix="make a channel with `tidegate channel init`")
-        with exclusive(self.path / ".lock"):
-            for part in (METADATA, TARGETS):
-                remove_leftovers(self._disk, self.path / part)
-            yield
+    def _opened(self, keys: KeyRing, staged: bool, in_turns: bool) -> Iterator[tuple[Writer, Repository]]:
+        """Hold the lock; give what stands, once it is clear that the keys suffice."""
+        with alone(self.path, self._disk):
+            repository = read_repository(self.path)
+            writer = self._writer(keys)
+            if not in_turns:
+                writer.require(repository.root.signed, ("targets",) if staged else ("targets", *ONLINE))
+            yield writer, repository
+
+    def _check_none(self) -> None:
+        if exists(self.path):
+            raise ConfigError(f"{self.path} is a channel already", fix="name an empty or new directory")
 
     def _writer(self, keys: KeyRing) -> Writer:
         return Writer(self.path, self._disk, keys, self._clock().replace(microsecond=0))
 
-    def _stamp(self, now: datetime) -> Stamp:
-        return Stamp(at=now.strftime("%Y-%m-%dT%H:%M:%SZ"), salt=secrets.token_hex(8))
 
-
-def _roles(staged: bool) -> tuple[str, ...]:
-    """Return the roles whose keys a change needs."""
-    return ("targets",) if staged else ("targets", *ONLINE)
-
-
-def _first_root(roles: Mapping[str, RoleKeys], lifetimes: Lifetimes, now: datetime) -> Root:
-    root = Root(
-        version=1,
-        expires=now + lifetimes.of("root"),
-        consistent_snapshot=True,
-        unrecognized_fields={LIFETIMES_FIELD: lifetimes.as_dict()},
-    )
-    for role, holders in roles.items():
-        for key in holders.keys:
-            root.add_key(key, role)
-        root.roles[role].threshold = holders.threshold
-    return root
+def _stamp(writer: Writer) -> Stamp:
+    return Stamp(at=writer.now.strftime("%Y-%m-%dT%H:%M:%SZ"), salt=secrets.token_hex(8))

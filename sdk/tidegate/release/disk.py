@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tidegate.errors import ResourceError
+from tidegate.errors import ConfigError, ResourceError
 
 _CHUNK_BYTES = 1 << 20
 _PART_SUFFIX = ".part"
@@ -86,9 +86,12 @@ def make_directories(disk: Disk, root: Path, below: str) -> None:
     """Make `root` and each part of `below`, outermost first, and make their names last.
 
     Raises:
+        ConfigError: `root` is a file.
         ResourceError: the disk refuses.
     """
     path = root
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root} is a file; expected a directory", fix="name a new or empty directory")
     try:
         for part in ("", *below.split("/")):
             path = path / part
@@ -153,5 +156,5 @@ def _write_all(disk: Disk, descriptor: int, data: bytes) -> None:
 def _refused(path: Path, error: OSError) -> ResourceError:
     return ResourceError(
         f"{path} could not be written: {error.strerror or error}",
-        fix="check free space and permissions, then repeat the same command; the channel is as valid as before",
+        fix="check free space and permissions, then repeat the same command; nothing that was there has changed",
     )

@@ -44,7 +44,8 @@ def create_key(private_file: Path, passphrase: str, *, rounds: int = ROUNDS) -> 
         NotFoundError: the directory does not exist.
         ResourceError: the disk refuses.
     """
-    _check_new(private_file, passphrase)
+    check_new_key(private_file)
+    _check_passphrase(passphrase)
     private = Ed25519PrivateKey.generate()
     plain = private.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -53,7 +54,11 @@ def create_key(private_file: Path, passphrase: str, *, rounds: int = ROUNDS) -> 
     disk = Disk()
     # The public file first: a private key without it would not be found, a public one alone does no harm.
     store(disk, public_file(private_file), _public_pem(public), mode=_PUBLIC_MODE)
-    store(disk, private_file, encrypt(plain, passphrase.encode(), rounds), mode=_PRIVATE_MODE)
+    try:
+        store(disk, private_file, encrypt(plain, passphrase.encode(), rounds), mode=_PRIVATE_MODE)
+    except ResourceError:
+        disk.remove(public_file(private_file))  # or the same command could not be repeated
+        raise
     return _named(public)
 
 
@@ -119,7 +124,11 @@ class KeyRing:
                 private = serialization.load_pem_private_key(pem, self._ask(path).encode())
             except ValueError as error:
                 if is_whole(pem):
-                    raise ConfigError(f"the passphrase does not open {path}", fix="enter the right one") from error
+                    raise ConfigError(
+                        f"the passphrase does not open {path}",
+                        fix="enter the right one; where TIDEGATE_PASSPHRASE is set it counts for every key, "
+                        "so unset it when keys have passphrases of their own",
+                    ) from error
                 raise IntegrityError(f"{path} is damaged: {error}", fix="take it from your backup") from error
             if not isinstance(private, Ed25519PrivateKey):
                 raise ConfigError(
@@ -128,7 +137,13 @@ class KeyRing:
             return CryptoSigner(private, read_public_key(path))
 
 
-def _check_new(private_file: Path, passphrase: str) -> None:
+def check_new_key(private_file: Path) -> None:
+    """Check, before a passphrase is asked for, that a key of that name can be made.
+
+    Raises:
+        ConfigError: a file of that name is there, or its name does not end in .pem.
+        NotFoundError: the directory does not exist.
+    """
     if private_file.suffix != ".pem":
         raise ConfigError(f"{private_file} does not end in .pem", fix=f"name it {private_file}.pem")
     for path in (private_file, public_file(private_file)):
@@ -136,6 +151,9 @@ def _check_new(private_file: Path, passphrase: str) -> None:
             raise ConfigError(f"{path} is there already; a key is never overwritten", fix="choose another name")
     if not private_file.parent.is_dir():
         raise NotFoundError(f"{private_file.parent} is not a directory", fix="make it first, readable by you alone")
+
+
+def _check_passphrase(passphrase: str) -> None:
     if len(passphrase) < MINIMUM_PASSPHRASE_CHARACTERS:
         raise ConfigError(
             f"the passphrase has {len(passphrase)} characters; expected at least {MINIMUM_PASSPHRASE_CHARACTERS}",

@@ -12,6 +12,9 @@ _DAY_S = 86_400
 ROLES = ("root", "targets", "snapshot", "timestamp")
 """From the most to the least guarded."""
 
+ONLINE = ("snapshot", "timestamp")
+"""Roles whose keys may lie on a machine that refreshes the channel by itself."""
+
 
 @dataclass(frozen=True)
 class Lifetimes:

@@ -102,8 +102,16 @@ def _altered_files(repository: Repository) -> list[str]:
         try:
             found = hashlib.sha256((repository.path / TARGETS / name).read_bytes()).hexdigest()
         except FileNotFoundError:
-            problems.append(f"{TARGETS}/{name} is missing: publish its bundle again")
+            problems.append(f"{TARGETS}/{name} is missing: {_remedy(file.path)}")
             continue
         if found != file.hashes["sha256"]:
-            problems.append(f"{TARGETS}/{name} has SHA-256 {found}: publish its bundle again")
+            problems.append(f"{TARGETS}/{name} has SHA-256 {found}: {_remedy(file.path)}")
     return problems
+
+
+def _remedy(path: str) -> str:
+    kind = path.partition("/")[0]
+    return {
+        "deltas": "devices fetch the full file instead",
+        "tracks": "devices do not need it, and the next change of the track writes another",
+    }.get(kind, "publish its bundle again on the same track, which mends it")

@@ -6,11 +6,13 @@ Expiry is left to clients and to `report`: whoever repairs a channel must be abl
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from tidegate.errors import IntegrityError, NotFoundError, ResourceError
+from tidegate.errors import BundleError, IntegrityError, NotFoundError, ResourceError
 from tidegate.release.error_mapping import mapped
 from tidegate.release.lifetimes import Lifetimes
 from tidegate.release.track import Track, from_custom, is_track_target
@@ -116,12 +118,14 @@ def read_repository(path: Path) -> Repository:
         ResourceError: the disk refuses.
     """
     if not exists(path):
-        raise NotFoundError(f"{path} holds no channel", fix="make one with `tidegate channel init`")
+        raise NotFoundError(
+            f"{path} holds no channel", fix="name a channel's directory, or make one with `tidegate channel init`"
+        )
     root = read_root(path)
     timestamp = _read(path, "timestamp.json", Timestamp, root.signed)
     live = timestamp.signed.snapshot_meta
     snapshot = _read(path, f"{live.version}.snapshot.json", Snapshot, root.signed)
-    with mapped(f"{path}: {live.version}.snapshot.json"):
+    with _intact(path, f"{live.version}.snapshot.json"):
         live.verify_length_and_hashes(snapshot.raw)
     return Repository(path, root, timestamp, snapshot, _newest_targets(path, root.signed, snapshot.signed))
 
@@ -136,8 +140,8 @@ def read_root(path: Path) -> Document[Root]:
     for expected, version in enumerate(versions_on_disk(path, "root"), start=1):
         if version != expected:
             raise _altered(path, f"{expected}.root.json is missing")
-        document = _parse(path, f"{version}.root.json", Root)
-        with mapped(f"{path}: {version}.root.json"):
+        document = read_document(path, f"{version}.root.json", Root)
+        with _intact(path, f"{version}.root.json"):
             for delegator in (document.signed, current.signed if current else document.signed):
                 _verify(document, delegator)
         current = document
@@ -157,26 +161,34 @@ def _newest_targets(path: Path, root: Root, snapshot: Snapshot) -> Document[Targ
         except IntegrityError:
             continue
     document = _read(path, f"{live.version}.targets.json", Targets, root)
-    with mapped(f"{path}: {live.version}.targets.json"):
+    with _intact(path, f"{live.version}.targets.json"):
         live.verify_length_and_hashes(document.raw)
     return document
 
 
 def _read(path: Path, name: str, kind: type[S], root: Root) -> Document[S]:
-    document = _parse(path, name, kind)
-    with mapped(f"{path}: {name}"):
+    document = read_document(path, name, kind)
+    with _intact(path, name):
         _verify(document, root)
     return document
 
 
-def _parse(path: Path, name: str, kind: type[S]) -> Document[S]:
+def read_document(path: Path, name: str, kind: type[S]) -> Document[S]:
+    """Read one file of metadata; its signatures are not looked at.
+
+    Raises:
+        IntegrityError: it is missing, or not what its name says.
+        ResourceError: the disk refuses.
+    """
     try:
         raw = (path / METADATA / name).read_bytes()
     except FileNotFoundError as error:
         raise _altered(path, f"{name} is missing") from error
     except OSError as error:
-        raise ResourceError(f"{path}: {name} cannot be read: {error}", fix="check its permissions") from error
-    with mapped(f"{path}: {name}"):
+        raise ResourceError(
+            f"{path}: {name} cannot be read: {error.strerror or error}", fix="check its permissions"
+        ) from error
+    with _intact(path, name):
         metadata: Metadata[Any] = Metadata.from_bytes(raw)
     signed: Signed = metadata.signed
     if not isinstance(signed, kind):
@@ -187,6 +199,11 @@ def _parse(path: Path, name: str, kind: type[S]) -> Document[S]:
     return Document(signed, raw)
 
 
+def read_metadata(path: Path, signed: S) -> Metadata[S]:
+    """Return a numbered file with its signatures, given what it holds."""
+    return Metadata.from_bytes((path / METADATA / f"{signed.version}.{signed.type}.json").read_bytes())
+
+
 def _verify(document: Document[Any], delegator: Root) -> None:
     """Check the signatures against the keys that `delegator` names for the role."""
     metadata: Metadata[Any] = Metadata.from_bytes(document.raw)
@@ -194,6 +211,16 @@ def _verify(document: Document[Any], delegator: Root) -> None:
         delegator.verify_delegate(document.signed.type, metadata.signed_bytes, metadata.signatures)
     except ValueError as error:
         raise RepositoryError(str(error)) from error
+
+
+@contextmanager
+def _intact(path: Path, name: str) -> Iterator[None]:
+    """Turn what a library finds wrong with a file into our error, with the publisher's remedy."""
+    try:
+        with mapped(name):
+            yield
+    except (BundleError, IntegrityError) as error:
+        raise _altered(path, f"{error.message}; it is damaged, or was altered after it was signed") from error
 
 
 def _altered(path: Path, what: str) -> IntegrityError:

@@ -14,26 +14,28 @@ root of its own needs the old threshold and the new one. Cut short, the same cal
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from tidegate.errors import ConfigError, NotFoundError
-from tidegate.release.channel import Clock, utc_now
-from tidegate.release.disk import Disk, exclusive, remove_leftovers
+from tidegate.release.applying import carry_out, check_at_hand
+from tidegate.release.disk import Disk
+from tidegate.release.draft import Draft, Step, sign
 from tidegate.release.keys import KeyRing
 from tidegate.release.lifetimes import ROLES, Lifetimes
+from tidegate.release.moments import Clock, utc_now
 from tidegate.release.repository import (
     LIFETIMES_FIELD,
-    METADATA,
-    TARGETS,
     Repository,
     exists,
     lifetimes_of,
+    read_metadata,
     read_repository,
 )
-from tidegate.release.tuf_types import Root, SSlibKey
-from tidegate.release.writer import Writer, require_keys
+from tidegate.release.tuf_types import Metadata, Root, SSlibKey
+from tidegate.release.writer import Writer, alone
 
 _SIGNED_AGAIN = {
     "targets": ("targets", "snapshot", "timestamp"),
@@ -72,50 +74,80 @@ def rotate(
         ConfigError: keys are missing, or the threshold cannot be met.
         NotFoundError: there is no such channel, or no such key in the role.
     """
+    layer = disk or Disk()
+    with _opened(path, layer, keys, clock) as writer:
+        draft = _draft(writer, role, add, remove, threshold, lifetimes)
+        check_at_hand(draft, keys)
+        return carry_out(writer, draft)
+
+
+def draft_rotation(
+    path: Path,
+    role: str,
+    keys: KeyRing,
+    *,
+    add: Sequence[SSlibKey] = (),
+    remove: Sequence[str] = (),
+    threshold: int | None = None,
+    lifetimes: Lifetimes | None = None,
+    clock: Clock = utc_now,
+) -> Draft:
+    """Put down what `rotate` would write, signed by the keys at hand: for holders who sign in turns.
+
+    Args and errors are those of `rotate`, but keys may be missing.
+    """
+    with _opened(path, Disk(), keys, clock) as writer:
+        draft = _draft(writer, role, add, remove, threshold, lifetimes)
+        sign(draft, keys)
+        return draft
+
+
+@contextmanager
+def _opened(path: Path, disk: Disk, keys: KeyRing, clock: Clock) -> Iterator[Writer]:
     if not exists(path):
         raise NotFoundError(f"{path} holds no channel", fix="name the channel's directory")
-    with exclusive(path / ".lock"):
-        layer = disk or Disk()
-        for part in (METADATA, TARGETS):
-            remove_leftovers(layer, path / part)
-        repository = read_repository(path)
-        writer = Writer(path, layer, keys, clock().replace(microsecond=0))
-        before = repository.root.signed
-        after = _changed(before, role, add, _full_ids(before, role, remove), threshold, lifetimes)
-        if role == "root" or _same_keys(before, after, role):
-            _replace_root(writer, repository, after)
-        else:
-            _cross_bridge(writer, repository, _bridge(before, after, role), after, role)
-        return read_repository(path)
+    with alone(path, disk):
+        yield Writer(path, disk, keys, clock().replace(microsecond=0))
 
 
-def _cross_bridge(writer: Writer, repository: Repository, bridge: Root, after: Root, role: str) -> None:
-    wanted = after.roles[role]
-    require_keys(role, wanted.keyids, wanted.threshold, writer.keys.keyids)
+def _draft(
+    writer: Writer,
+    role: str,
+    add: Sequence[SSlibKey],
+    remove: Sequence[str],
+    threshold: int | None,
+    lifetimes: Lifetimes | None,
+) -> Draft:
+    repository = read_repository(writer.path)
+    before = repository.root.signed
+    after = _changed(before, role, add, _full_ids(before, role, remove), threshold, lifetimes)
+    base = read_metadata(writer.path, before)
+    if role == "root" or _same_keys(before, after, role):
+        return Draft(base, repository.targets.version, (_following(before, after, writer.now),))
+    return Draft(base, repository.targets.version, tuple(_across_bridge(writer, repository, after, role)))
+
+
+def _across_bridge(writer: Writer, repository: Repository, after: Root, role: str) -> Iterator[Step]:
+    current = repository.root.signed
+    bridge = _bridge(current, after, role)
+    if not _same_keys(current, bridge, role):
+        first = _following(current, bridge, writer.now)
+        current = first.signed
+        yield first
     for signed_role in _SIGNED_AGAIN[role]:
-        if signed_role != role:
-            writer.require(repository.root.signed, [signed_role])
-    if not _same_keys(repository.root.signed, bridge, role):
-        repository = _replace_root(writer, repository, bridge)
-    root = repository.root.signed
-    if "targets" in _SIGNED_AGAIN[role]:
-        repository = replace(
-            repository, targets=writer.targets(root, repository.files, after=repository.targets.version)
-        )
-    if "snapshot" in _SIGNED_AGAIN[role]:
-        writer.go_live(repository)
-    else:
-        writer.timestamp(root, repository.snapshot, repository.timestamp.version + 1)
-    if not _same_keys(root, after, role):
-        _replace_root(writer, repository, after)
+        if signed_role == "targets":
+            yield writer.new_targets(after, repository.files, after=repository.targets.version)
+        else:
+            yield signed_role
+    if not _same_keys(current, after, role):
+        yield _following(current, after, writer.now)
 
 
-def _replace_root(writer: Writer, repository: Repository, wanted: Root) -> Repository:
-    previous = repository.root.signed
+def _following(previous: Root, wanted: Root, now: datetime) -> Metadata[Root]:
     root = copy.deepcopy(wanted)
     root.version = previous.version + 1
-    root.expires = writer.now + lifetimes_of(root).of("root")
-    return replace(repository, root=writer.root(root, previous))
+    root.expires = now + lifetimes_of(root).of("root")
+    return Metadata(root)
 
 
 def _changed(
@@ -133,7 +165,7 @@ def _changed(
         after.add_key(key, role)
     for keyid in remove:
         after.revoke_key(keyid, role)
-    after.roles[role].threshold = threshold or before.roles[role].threshold
+    after.roles[role].threshold = before.roles[role].threshold if threshold is None else threshold
     if not 1 <= after.roles[role].threshold <= len(after.roles[role].keyids):
         raise ConfigError(
             f"role {role} would need {after.roles[role].threshold} of {len(after.roles[role].keyids)} keys",

@@ -33,7 +33,8 @@ from tidegate.release.track import Offer, Track, file_target, from_custom, track
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
 
-    from tidegate.release.channel import Channel, RoleKeys
+    from tidegate.release.channel import Channel
+    from tidegate.release.creation import RoleKeys
     from tidegate.release.keys import KeyRing
 
 PASSPHRASE = "for tests only"  # noqa: S105
@@ -59,7 +60,7 @@ def role_keys(
     directory: Path, names: Mapping[str, Sequence[str]] | None = None, **thresholds: int
 ) -> dict[str, RoleKeys]:
     """Return who may sign for each role: the key of the role's name, unless `names` says otherwise."""
-    from tidegate.release.channel import RoleKeys
+    from tidegate.release.creation import RoleKeys
     from tidegate.release.keys import read_public_key
 
     chosen = {role: (names or {}).get(role, [role]) for role in ROLES}

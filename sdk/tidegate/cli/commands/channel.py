@@ -23,7 +23,7 @@ from tidegate.errors import ConfigError
 from tidegate.release.lifetimes import ROLES, Lifetimes
 
 if TYPE_CHECKING:
-    from tidegate.release.channel import RoleKeys
+    from tidegate.release.creation import RoleKeys
     from tidegate.release.report import ChannelReport
     from tidegate.release.track import Offer, Track
 
@@ -123,7 +123,7 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _role_keys(arguments: argparse.Namespace) -> dict[str, RoleKeys]:
-    from tidegate.release.channel import RoleKeys
+    from tidegate.release.creation import RoleKeys
     from tidegate.release.keys import read_public_key
 
     named = {role: [Path(file) for file in files] for role, files in by_role(arguments.role, "--role").items()}
@@ -191,7 +191,8 @@ def _withdraw(arguments: argparse.Namespace) -> int:
 
 
 def _refresh(arguments: argparse.Namespace) -> int:
-    from tidegate.release.channel import Channel, utc_now
+    from tidegate.release.channel import Channel
+    from tidegate.release.moments import utc_now
     from tidegate.release.report import report
 
     after = report(Channel(arguments.channel).refresh(key_ring(arguments), renew_targets=arguments.targets), utc_now())
@@ -207,7 +208,8 @@ def _refresh(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from tidegate.release.channel import Channel, utc_now
+    from tidegate.release.channel import Channel
+    from tidegate.release.moments import utc_now
     from tidegate.release.report import report
 
     found = report(Channel(arguments.channel).read(), utc_now(), check_files=arguments.check)
