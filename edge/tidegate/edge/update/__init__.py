@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tidegate.edge.update.active import ActiveModel
     from tidegate.edge.update.history import HistoryEntry
-    from tidegate.edge.update.initialise import initialise
+    from tidegate.edge.update.initialisation import initialise
     from tidegate.edge.update.record import Quarantined, Record, Slot
     from tidegate.edge.update.results import CheckResult, Status, UpdateResult
     from tidegate.edge.update.settings import DeviceSettings
@@ -30,7 +30,7 @@ _HOME = {
     "Status": "results",
     "UpdateResult": "results",
     "Updater": "updater",
-    "initialise": "initialise",
+    "initialise": "initialisation",
 }
 
 __all__ = [

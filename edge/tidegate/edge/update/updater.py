@@ -150,8 +150,11 @@ class Updater:
         """Return what happened on this device, oldest first.
 
         Raises:
+            NotFoundError: the directory is not a device.
+            ConfigError: `device.json` cannot be meant.
             ResourceError: the disk refuses.
         """
+        read_settings(self._layout.settings)
         return history.read(self._layout.history)
 
     @contextmanager
