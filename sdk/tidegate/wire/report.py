@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -18,7 +18,7 @@ from msgspec import Meta
 from tidegate.errors import ConfigError, InputError
 from tidegate.wire.pairing import SignalPath
 
-SCHEMA = "tidegate.report/1"
+SCHEMA: Final = "tidegate.report/1"
 
 REPORT_HEADER = "tidegate-device-report"
 SIGNATURE_HEADER = "tidegate-device-signature"
