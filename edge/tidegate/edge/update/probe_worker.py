@@ -144,7 +144,8 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _wait_for_end_of_input() -> None:
-    sys.stdin.buffer.read(1)
+    # Not through sys.stdin: a daemon thread that holds its lock aborts the interpreter when that ends.
+    os.read(sys.stdin.fileno(), 1)
     os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
