@@ -11,6 +11,7 @@ from tidegate.speech import Catalogue
 
 if TYPE_CHECKING:
     from tidegate.client import Client
+    from tidegate.edge.update.report import Reporter
     from tidegate.runtime import Model
 
 CATALOGUE_ASSET = "catalogue"
@@ -49,10 +50,10 @@ def _read(path: Path) -> bytes:
         raise ResourceError(f"{path} cannot be read: {error.strerror}", fix="check its permissions") from error
 
 
-def connect(target: str | None, timeout_s: float) -> Client | None:
-    """Return a client for HOST:PORT; nothing is sent yet."""
+def connect(target: str | None, timeout_s: float, reporter: Reporter) -> Client | None:
+    """Return a client for HOST:PORT that reports what runs here; nothing is sent yet."""
     if target is None:
         return None
     from tidegate.client import Client
 
-    return Client(target, timeout_s=timeout_s)
+    return Client(target, timeout_s=timeout_s, report=reporter.headers)

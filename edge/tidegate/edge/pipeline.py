@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -25,16 +26,15 @@ from tidegate.edge.parts import connect, load_catalogue, load_model
 from tidegate.edge.results import SegmentResult, Summary
 from tidegate.edge.route import EdgeRecogniser, Recogniser
 from tidegate.edge.sources.protocol import AudioSource
-from tidegate.errors import (
-    BundleError,
-    ConfigError,
-    StateError,
-)
+from tidegate.edge.update.report import Reporter, Running
+from tidegate.errors import BundleError, ConfigError, StateError
 from tidegate.speech import Catalogue, Transcriber
+from tidegate.wire.pairing import SignalPath
 
 if TYPE_CHECKING:
     from tidegate.client import Client
     from tidegate.runtime import Model
+    from tidegate.wire.report import Latest
 
 
 class Listener:
@@ -47,6 +47,7 @@ class Listener:
         catalogue: Catalogue | None,
         client: Client | None,
         *,
+        reporter: Reporter,
         why_no_model: str = "",
         own_catalogue: bool = False,
         maximum_results: int = 3,
@@ -60,6 +61,7 @@ class Listener:
         self._transcriber = None if model is None else Transcriber(model)
         self._catalogue = catalogue
         self._client = client
+        self._reporter = reporter
         self._why_no_model = why_no_model
         self._own_catalogue = own_catalogue
         self._maximum_results = maximum_results
@@ -113,13 +115,15 @@ class Listener:
                 opened += [model] if model else []
                 entries = load_catalogue(release, catalogue)
                 opened += [entries] if entries else []
-                client = connect(cloud, cloud_timeout_s)
+                reporter = Reporter(partial(_running, release.manifest, model))
+                client = connect(cloud, cloud_timeout_s, reporter)
                 opened += [client] if client else []
                 return cls(
                     release.manifest,
                     model,
                     entries,
                     client,
+                    reporter=reporter,
                     why_no_model=why_no_model,
                     own_catalogue=catalogue is not None,
                     maximum_results=maximum_results,
@@ -141,6 +145,11 @@ class Listener:
     def variant_id(self) -> str:
         """The variant that runs on this device; empty when none can."""
         return self._model.variant_id if self._model else ""
+
+    @property
+    def latest(self) -> Latest | None:
+        """The newest release for this device that the server named last, for `Updater.note_latest`."""
+        return None if self._client is None else self._client.latest
 
     @property
     def summary(self) -> Summary:
@@ -235,6 +244,7 @@ class Listener:
                 model=self._cloud_model,
                 maximum_search_results=0 if self._own_catalogue else self._maximum_results,
                 device_bundle=f"{self._manifest.name} {self._manifest.version}",
+                signal_path=SignalPath.of(self._manifest),
             ),
             device,
             self._cloud_settings,
@@ -242,6 +252,7 @@ class Listener:
             on_warning=self._on_warning,
             why_no_device=self._why_no_model,
             after_answer=self._with_own_results,
+            renew=self._reporter.changed,
         )
 
     def _with_own_results(self, result: SegmentResult) -> SegmentResult:
@@ -249,6 +260,10 @@ class Listener:
         if not self._own_catalogue or self._catalogue is None:
             return result
         return replace(result, search_results=self._catalogue.search(result.text, self._maximum_results))
+
+
+def _running(manifest: Manifest, model: Model | None) -> Running:
+    return Running.of(manifest) if model is None else Running.of(manifest, model.variant_id, model.runtime)
 
 
 def _prefilter(manifest: Manifest) -> PrefilterSettings:

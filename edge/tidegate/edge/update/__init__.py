@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tidegate.edge.update.history import HistoryEntry
     from tidegate.edge.update.initialisation import initialise
     from tidegate.edge.update.record import Quarantined, Record, Slot
+    from tidegate.edge.update.report import Reporter, Running
+    from tidegate.edge.update.report_identity import create_report_key
     from tidegate.edge.update.results import CheckResult, Status, UpdateResult
     from tidegate.edge.update.settings import DeviceSettings
     from tidegate.edge.update.states import State
@@ -25,11 +27,14 @@ _HOME = {
     "HistoryEntry": "history",
     "Quarantined": "record",
     "Record": "record",
+    "Reporter": "report",
+    "Running": "report",
     "Slot": "record",
     "State": "states",
     "Status": "results",
     "UpdateResult": "results",
     "Updater": "updater",
+    "create_report_key": "report_identity",
     "initialise": "initialisation",
 }
 
@@ -40,11 +45,14 @@ __all__ = [
     "HistoryEntry",
     "Quarantined",
     "Record",
+    "Reporter",
+    "Running",
     "Slot",
     "State",
     "Status",
     "UpdateResult",
     "Updater",
+    "create_report_key",
     "initialise",
 ]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from tidegate.edge.update import history
 from tidegate.edge.update.device import Device
+from tidegate.edge.update.hint import UpdateHint
 from tidegate.edge.update.history import HistoryEntry
 from tidegate.edge.update.layout import Layout
 from tidegate.edge.update.lock import exclusive, holder
@@ -21,11 +22,12 @@ from tidegate.edge.update.recovery import recovered
 from tidegate.edge.update.results import CheckResult, Status, UpdateResult, rolled_back, up_to_date
 from tidegate.edge.update.settings import read_settings
 from tidegate.edge.update.slots import newest_whole
-from tidegate.edge.update.states import Event
+from tidegate.edge.update.states import Event, State
 from tidegate.errors import ResourceError, StateError
 
 if TYPE_CHECKING:
     from tidegate.fetch.progress import OnProgress
+    from tidegate.wire.report import Latest
 
 
 class Updater:
@@ -39,7 +41,7 @@ class Updater:
 
     def __init__(
         self,
-        directory: Path,
+        directory: str | Path,
         *,
         conditions: Callable[[], str | None] | None = None,
         on_progress: OnProgress | None = None,
@@ -47,9 +49,23 @@ class Updater:
         self._layout = Layout(Path(directory))
         self._conditions = conditions or (lambda: None)
         self._on_progress = on_progress
+        self._hint = UpdateHint()
+
+    def note_latest(self, latest: Latest) -> bool:
+        """Hear what a server named as the newest release; tell whether a check is worthwhile because of it.
+
+        Nothing signed the server's word, so nothing of it is kept on the disk or believed: what `check` and `update`
+        find is verified as ever. Needs no lock and no network. See `UpdateHint` for when it is True.
+
+        Raises:
+            NotFoundError, BundleError, ResourceError: the device's record cannot be read.
+        """
+        return self._hint.note(latest, read_record(self._layout.state))
 
     def check(self, explain: bool = False) -> CheckResult:
         """Look whether the channel has something newer for this device. Without news that is two requests.
+
+        An offer whose content runs already is no news; its counter is noted.
 
         Args:
             explain: say of each newer offer that does not fit why it was passed over.
@@ -62,16 +78,19 @@ class Updater:
             ConfigError: `device.json` cannot be meant.
             ResourceError: the disk refuses.
         """
-        from tidegate.edge.update.channel import look
+        from tidegate.edge.update.channel import look, note_if_running
 
         with self._device() as device:
             seen = look(device, self._on_progress)
             news = seen.news
+            runs = news is not None and news.is_content_of(device.record.active)
+            if news is not None and device.record.phase is State.IDLE and note_if_running(device, news):
+                news = None
             return CheckResult(
                 running=device.record.active,
-                offer=seen.choice.offer,
-                variant=seen.choice.variant,
-                same_content=news is not None and news.is_content_of(device.record.active),
+                offer=None if news is None else news.offer,
+                variant=None if news is None else news.variant,
+                same_content=runs,
                 passed_over=seen.choice.passed_over if explain else (),
                 requests=seen.reader.requests,
                 received_bytes=seen.reader.received_bytes,
