@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
-from tidegate.errors import DeadlineError, UnavailableError
+from tidegate.errors import ConfigError, DeadlineError, UnavailableError
 from tidegate.fetch.error_mapping import mapped, missing
-from tidegate.fetch.settings import FetchSettings
+from tidegate.fetch.settings import FetchSettings, check_url
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -150,8 +150,11 @@ def _usable(response: BaseHTTPResponse, url: str) -> BaseHTTPResponse:
 
 def _followed(url: str, location: str) -> str:
     """Return where a redirect leads; never from https to what others can read, nor to what is no web server."""
-    target = urljoin(url, location)
-    scheme = urlsplit(target).scheme
-    if not location or scheme not in ("http", "https") or (url.startswith("https:") and scheme != "https"):
+    try:
+        target = urljoin(url, location)
+        check_url(target, "the redirect")
+    except (ValueError, ConfigError):
+        target = ""
+    if not location or not target or (url.startswith("https:") and not target.startswith("https:")):
         raise UnavailableError(f"{url} redirects to {location[:200]!r}, which is not followed", fix=LATER)
     return target
