@@ -102,6 +102,9 @@ def _configure_init(parser: argparse.ArgumentParser) -> None:
         "--hardware", nargs="+", action="extend", default=[], metavar="TAG", help="tags of this device, such as pi5"
     )
     parser.add_argument("--memory-mb", type=float, metavar="N", help="what a model may take (default: not looked at)")
+    parser.add_argument(
+        "--sign-reports", action="store_true", help="make a key that signs what the device reports to a server"
+    )
     _add_device(parser, _init)
 
 
@@ -123,7 +126,8 @@ def _directory(arguments: argparse.Namespace, environment: Mapping[str, str] = o
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    from tidegate.edge.update import DeviceSettings, initialise
+    from tidegate.edge.update import DeviceSettings, create_report_key, initialise
+    from tidegate.wire.report_signature import require
 
     directory = _directory(arguments)
     settings = DeviceSettings(
@@ -134,14 +138,20 @@ def _init(arguments: argparse.Namespace) -> int:
         hardware=tuple(arguments.hardware),
         memory_mb=arguments.memory_mb,
     )
+    if arguments.sign_reports:
+        require()
     slot = initialise(
         directory, settings, read_file(arguments.root, "--root"), arguments.factory, variant=arguments.variant
     )
+    public = create_report_key(directory, settings.device_id).to_line() if arguments.sign_reports else ""
     if arguments.json:
-        print_json({"directory": str(directory), "device_id": settings.device_id, "active": slot_json(directory, slot)})
+        result = {"directory": str(directory), "device_id": settings.device_id, "active": slot_json(directory, slot)}
+        print_json(result | ({"report_key": public} if public else {}))
         return 0
     print(f"{directory} is a device: {slot.model} {slot.version} ({slot.variant}) is active and its factory version")
     print(f"  device id {settings.device_id}, track {settings.track} of {settings.url}")
+    if public:
+        print(f"  key of its reports, for `tidegate serve --device-keys`: {public}")
     return 0
 
 
