@@ -27,7 +27,7 @@ from typing import IO
 
 import msgspec
 
-from tidegate.bundle import Budgets, Manifest
+from tidegate.bundle import Budgets
 from tidegate.edge.update.layout import Layout
 from tidegate.edge.update.probe_job import FAILED, SAID_LIMIT_BYTES, Failed, Job, Measured, Message, Reached
 from tidegate.edge.update.record import Slot
@@ -132,16 +132,16 @@ def probe(directory: Path, slot: Slot, settings: ProbeSettings) -> ProbeReport:
         if outcome.kind == DependencyError.__name__:
             raise DependencyError(outcome.message, fix="install the runtime, then run the update again")
         return ProbeReport(passed=False, problem=f"{outcome.kind}: {outcome.message}")
-    return judge(outcome, budgets, manifest)
+    return judge(outcome, budgets, has_golden=manifest.golden is not None)
 
 
-def judge(measured: Measured, budgets: Budgets, manifest: Manifest) -> ProbeReport:
+def judge(measured: Measured, budgets: Budgets, *, has_golden: bool) -> ProbeReport:
     """Hold what was measured against what the release promises. Pure."""
     latency_p95_ms = measured.latency_p95_ns / 1e6
     rss_mb = None if measured.peak_rss_bytes is None else measured.peak_rss_bytes / MEGABYTE
     problems = list(measured.golden_problems)
-    if manifest.golden is None and measured.maximum_error is not None:
-        problems.append("outputs were compared although the release has no golden fixture")
+    if has_golden and measured.maximum_error is None and not problems:
+        problems.append("the golden fixture has nothing that could be compared")
     if budgets.latency_p95_ms and latency_p95_ms > budgets.latency_p95_ms:
         problems.append(
             f"95 % of {measured.calls} calls took up to {latency_p95_ms:.3g} ms; "
