@@ -11,6 +11,8 @@ from tidegate.edge.update.device import Device, utc_now
 from tidegate.edge.update.layout import Layout
 from tidegate.edge.update.record import LastCheck, Slot
 from tidegate.edge.update.settings import DeviceSettings
+from tidegate.edge.update.slots import problem_of
+from tidegate.edge.update.transition import take_note
 from tidegate.errors import NotFoundError, ResourceError, TidegateError
 from tidegate.fetch.choice import Choice, DeviceFacts, choose
 from tidegate.fetch.progress import OnProgress
@@ -97,6 +99,16 @@ def look(device: Device, on_progress: OnProgress | None) -> Look:
         )
     )
     return Look(reader, choice)
+
+
+def note_if_running(device: Device, news: News) -> bool:
+    """Take over the counter of an offer whose content runs already and is whole; return whether it was so."""
+    active = device.record.active
+    if not news.is_content_of(active) or problem_of(device.store, active):
+        return False
+    device.write(take_note(device.record, news.offer.release, device.settings.track))
+    device.tell("noted", device.record.active)
+    return True
 
 
 def _facts(settings: DeviceSettings) -> DeviceFacts:

@@ -21,7 +21,12 @@ from tidegate.fetch.store import Store
 
 
 def initialise(
-    directory: Path, settings: DeviceSettings, trusted_root: bytes, factory_bundle: Path | Bundle, *, variant: str = ""
+    directory: str | Path,
+    settings: DeviceSettings,
+    trusted_root: bytes,
+    factory_bundle: str | Path | Bundle,
+    *,
+    variant: str = "",
 ) -> Slot:
     """Set a device up, offline, and return its factory slot, which is active.
 
@@ -56,15 +61,15 @@ def _initialise(layout: Layout, settings: DeviceSettings, trusted_root: bytes, b
     _check_runs(bundle, chosen)
     _make_directory(layout.directory)
     with exclusive(layout.lock):
-        if layout.state.exists() or layout.factory.exists():
+        if layout.state.exists():
             raise StateError(
                 f"{layout.directory} is a device already", fix="use it as it is, or set up another directory"
             )
         slot = _install(layout.store, settings, bundle, chosen)
         write_settings(layout.settings, settings)
         write_atomically(layout.trusted_root, [trusted_root])
-        write_record(layout.state, Record(schema=SCHEMA, phase=State.IDLE, active=slot, factory=slot))
         write_atomically(layout.factory, [encode(slot)])
+        write_record(layout.state, Record(schema=SCHEMA, phase=State.IDLE, active=slot, factory=slot))
     return slot
 
 

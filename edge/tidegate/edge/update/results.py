@@ -37,7 +37,7 @@ class CheckResult:
     variant: OfferedVariant | None
     """which of its variants this device would run"""
     same_content: bool = False
-    """what is offered runs already, under an older counter: taking it fetches nothing"""
+    """the newest offer that fits holds what runs already; its counter is noted, except during a trial"""
     passed_over: tuple[PassedOver, ...] = ()
     """newer offers that do not fit, and why; only when asked to explain"""
     requests: int = 0

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from tidegate.edge.update.channel import Look, News, look
+from tidegate.edge.update.channel import Look, News, look, note_if_running
 from tidegate.edge.update.device import Device
 from tidegate.edge.update.health import forget
 from tidegate.edge.update.probe import ProbeReport, ProbeSettings, probe
 from tidegate.edge.update.record import Slot
 from tidegate.edge.update.results import Outcome, UpdateResult, up_to_date
 from tidegate.edge.update.settling import settle_trial
-from tidegate.edge.update.slots import problem_of, verify
+from tidegate.edge.update.slots import verify
 from tidegate.edge.update.states import Event, State
-from tidegate.edge.update.transition import take_note
 from tidegate.errors import BundleError, ConfigError, IntegrityError, StateError, TidegateError
 from tidegate.fetch.download import FetchReport, fetch, plan
 
@@ -56,9 +55,7 @@ class Update:
             return self._settled
         if news is None:
             return self._settled or up_to_date(device.record)
-        if news.is_content_of(device.record.active) and not problem_of(device.store, device.record.active):
-            return self._note(news)
-        return None
+        return self._result("noted") if note_if_running(device, news) else None
 
     def fetch(self) -> UpdateResult | None:
         """Bring the candidate's files into the store, unless they were staged by a run before."""
@@ -159,13 +156,6 @@ class Update:
             return False
         device.go_back(Event.SUPERSEDED, f"release {news.offer.release} takes it back: {news.offer.reason}")
         return True
-
-    def _note(self, news: News) -> UpdateResult:
-        """Take over the counter of an offer whose content runs already."""
-        device = self._device
-        device.write(take_note(device.record, news.offer.release, device.settings.track))
-        device.tell("noted", device.record.active)
-        return self._result("noted")
 
     def _check_model(self, name: str) -> None:
         if name != self._device.settings.model:

@@ -77,7 +77,8 @@ def _quarantine(record: Record, now: Circumstances) -> Record:
 
 
 def _condemn(record: Record, now: Circumstances) -> Record:
-    return replace(_condemned(record, record.active, now), candidate=None, interruptions=None)
+    left = _untaken(_condemned(record, record.active, now))
+    return replace(left, candidate=None, interruptions=None)
 
 
 def _leave(record: Record, now: Circumstances) -> Record:
@@ -85,10 +86,7 @@ def _leave(record: Record, now: Circumstances) -> Record:
 
 
 def _retry(record: Record, now: Circumstances) -> Record:
-    active = record.active
-    again = min(record.counters.get(active.track, 0), active.release - 1)
-    counted = _counted(record, active.release, now)
-    return replace(counted, candidate=None, counters=record.counters | {active.track: max(again, 0)})
+    return replace(_untaken(_counted(record, record.active.release, now)), candidate=None)
 
 
 def _restore(record: Record, now: Circumstances) -> Record:
@@ -111,6 +109,13 @@ def _counted(record: Record, release: int, now: Circumstances) -> Record:
     if before is None or before.release != release or now.window_over:
         return replace(record, interruptions=Interruptions(release=release, count=1, since=now.at))
     return replace(record, interruptions=replace(before, count=before.count + 1))
+
+
+def _untaken(record: Record) -> Record:
+    """Let the active version's offer be looked at again: only quarantine keeps it from being chosen."""
+    active = record.active
+    below = min(record.counters.get(active.track, 0), active.release - 1)
+    return replace(record, counters=record.counters | {active.track: max(below, 0)})
 
 
 def _condemned(record: Record, slot: Slot, now: Circumstances) -> Record:
