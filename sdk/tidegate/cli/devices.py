@@ -53,7 +53,7 @@ def result_lines(result: UpdateResult) -> list[str]:
     about = f"version {result.version}, release {result.release}"
     why = f": {result.reason}" if result.reason else ""
     told = {
-        "up to date": f"nothing newer for this device: {runs}",
+        "up to date": f"{result.reason or 'nothing newer for this device'}: {runs}",
         "noted": f"{about} has the content that runs already; its number is noted",
         "postponed": f"not now{why}; {runs}",
         "activated": f"{about} is active, on trial until the app has used it enough",
@@ -155,6 +155,19 @@ def status_json(directory: Path, status: Status) -> dict[str, Any]:
 def history_rows(entries: Sequence[HistoryEntry]) -> list[tuple[str, ...]]:
     """Return the rows of the table of `history`."""
     return [
-        (entry.at, entry.event, str(entry.release or "-"), entry.version or "-", entry.reason or "-")
+        (entry.at, _event(entry), str(entry.release or "-"), entry.version or "-", entry.reason or "-")
         for entry in entries
     ]
+
+
+def _event(entry: HistoryEntry) -> str:
+    """Return what happened in words; events that speak for themselves keep their name."""
+    if entry.event == "done":
+        return "runs again" if entry.reason else "cleaned up"
+    words = {
+        "offered": "found",
+        "begun": "probe begins",
+        "probe_passed": "active, on trial",
+        "trial_passed": "committed",
+    }
+    return words.get(entry.event, entry.event.replace("_", " "))

@@ -13,6 +13,8 @@ from tidegate.errors import ConfigError
 from tidegate.release import Offer, OfferedVariant, Track, cohort
 from tidegate.runtime.loading import runtime_suffices
 
+_QUARANTINE = "it failed on this device and is in quarantine until there is a newer release"
+
 
 @dataclass(frozen=True)
 class DeviceFacts:
@@ -53,22 +55,34 @@ class Choice:
     variant: OfferedVariant | None
     """the first of its variants that this device can run; None exactly when `offer` is"""
     passed_over: tuple[PassedOver, ...]
-    """all offers with a counter above the choice (without one: above what runs), newest first"""
+    """all offers with a counter above the choice (without one: above what was taken last), newest first; then those
+    that the device has left by going back"""
 
 
-def choose(track: Track, device: DeviceFacts, *, running_release: int, quarantined: Collection[int]) -> Choice:
+def choose(
+    track: Track,
+    device: DeviceFacts,
+    *,
+    running_release: int,
+    quarantined: Collection[int],
+    active_release: int | None = None,
+) -> Choice:
     """Return the newest offer that fits this device, and why each newer one does not.
 
     Args:
         track: as the channel signed it.
         device: what this device is and has.
-        running_release: counter of the offer of this track that it runs; 0 for none. Only higher ones are looked at.
+        running_release: the highest counter that it took on this track; 0 for none. Only higher ones are chosen.
         quarantined: counters of offers that failed on this device.
+        active_release: counter of what runs, when that is lower because the device went back; offers in between that
+            are in quarantine are told of, too. Default: as `running_release`.
     """
     passed_over: list[PassedOver] = []
     for offer in reversed(track.offers):
         if offer.release <= running_release:
-            break
+            if active_release is not None and offer.release > active_release and offer.release in quarantined:
+                passed_over.append(PassedOver(offer.release, offer.version, _QUARANTINE))
+            continue
         variant, reasons = _judge(offer, device, quarantined)
         if variant is not None and not reasons:
             return Choice(offer, variant, tuple(passed_over))
@@ -87,7 +101,7 @@ def _judge(
         return None, [f"its manifest has schema {offer.bundle_schema}; this version of Tidegate reads {SCHEMA}"]
     variant, reasons = _variant(offer, device)
     if offer.release in quarantined:
-        reasons.insert(0, "it failed on this device and is in quarantine until there is a newer release")
+        reasons.insert(0, _QUARANTINE)
     if device.memory_mb is not None and offer.rss_mb > device.memory_mb:
         reasons.append(f"it needs {offer.rss_mb} MB of memory; this device has {device.memory_mb:g} MB for a model")
     place = cohort(device.device_id, offer.rollout.salt)

@@ -21,6 +21,7 @@ from tidegate.cli.devices import (
 )
 from tidegate.cli.files import read_file
 from tidegate.cli.printing import Bars, print_json, print_table
+from tidegate.cli.quiet import foreign_output_hidden
 from tidegate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -140,9 +141,9 @@ def _init(arguments: argparse.Namespace) -> int:
     )
     if arguments.sign_reports:
         require()
-    slot = initialise(
-        directory, settings, read_file(arguments.root, "--root"), arguments.factory, variant=arguments.variant
-    )
+    root = read_file(arguments.root, "--root")
+    with foreign_output_hidden():
+        slot = initialise(directory, settings, root, arguments.factory, variant=arguments.variant)
     public = create_report_key(directory, settings.device_id).to_line() if arguments.sign_reports else ""
     if arguments.json:
         result = {"directory": str(directory), "device_id": settings.device_id, "active": slot_json(directory, slot)}
