@@ -16,14 +16,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from tests.evaluated import linear_model, save
 from tests.models import make_dense_onnx, tflite
 
 from tidegate.bundle import Bundle, GoldenFixture, Manifest, digest
 from tidegate.cli.main import main
+from tidegate.convert import convert, measuring
 from tidegate.convert.build import build
+from tidegate.convert.measuring import PLAN, measured_here, this_machine, variants_to_measure
 from tidegate.convert.spec import read_spec
-from tidegate.errors import BundleError, InputError
+from tidegate.errors import BundleError, InputError, ModelError
 from tidegate.evaluate import CRITERIA_ASSET, parse_criteria
 from tidegate.profile import decode as decode_profile
 from tidegate.release.content import read_content
@@ -190,16 +194,92 @@ def test_a_baseline_and_a_bench_report_reach_the_criteria(tidegate: Run, folder:
     )
     released = write(folder, HEAD.replace("1.0.0", "0.9.0"), ONE)
     assert tidegate("build", released, "-o", "released.tide")[0] == 0
-    table = JUDGED + 'baseline = "released.tide"\n'
-    code, _, err = tidegate("build", write(folder, HEAD, PLAIN, ONE, table, criteria=asked), "-o", "new.tide")
-    assert (code, (folder / "new.tide").exists()) == (3, False)
-    assert "quick" in err
-    assert tidegate("build", folder / "SPEC.toml", "-o", "draft.tide", "--allow-failing")[0] == 0
+    draft = write(folder, HEAD, PLAIN, ONE)
+    assert tidegate("build", draft, "-o", "draft.tide")[0] == 0
     assert tidegate("bench", "draft.tide", "--min-duration-s", "0.05", "--warm-up-s", "0.01", "-o", "b.json")[0] == 0
-    spec = write(folder, HEAD, PLAIN, ONE, table + 'bench = "b.json"\n', criteria=asked)
-    assert tidegate("build", spec, "-o", "new.tide")[0] == 0
+    calls = len(json.loads((folder / "b.json").read_text())["results"][0]["samples_ns"])
+    table = JUDGED + 'baseline = "released.tide"\nbench = "b.json"\n'
+    assert tidegate("build", write(folder, HEAD, PLAIN, ONE, table, criteria=asked), "-o", "new.tide")[0] == 0
     manifest, _ = read(folder / "new.tide")
     assert {one.name: one.verdict for one in manifest.criteria} == {"no loss": "pass", "quick": "pass"}
+    assert manifest.criteria[1].samples == calls
+
+
+LATENCY = '[[criterion]]\nname = "quick"\nmetric = "latency_p95_ms"\nat_most = {}\nvariant = "{}"\n'
+MEMORY = '[[criterion]]\nname = "lean"\nmetric = "rss_mb"\nat_most = {}\n'
+
+
+def test_a_build_measures_what_its_criteria_ask_for(tidegate: Run, folder: Path) -> None:
+    asked = LATENCY.format("60000.0", "each") + MEMORY.format("60000")
+    spec = write(folder, HEAD, PLAIN, VARIANTS, GOLDEN, JUDGED + "tolerance = 10.0\n", criteria=asked)
+    assert tidegate("build", spec, "-o", "words.tide")[0] == 0
+    quick, small, lean = read(folder / "words.tide")[0].criteria
+    assert [(one.name, one.variant, one.verdict) for one in (quick, small, lean)] == [
+        ("quick", "onnx-fp32", "pass"),
+        ("quick", "onnx-small", "pass"),
+        ("lean", "onnx-fp32", "pass"),
+    ]
+    for one in (quick, small):
+        assert one.samples >= PLAN.minimum_calls
+        assert one.estimate is not None
+        assert 0 < one.estimate < 60_000
+        assert f"{one.samples} calls on {this_machine()}, onnxruntime " in one.reason
+    assert f"peak of one process on {this_machine()}" in lean.reason
+    assert lean.estimate is not None
+    assert 10 < lean.estimate < 60_000
+
+
+def test_a_build_that_is_too_slow_is_refused(tidegate: Run, folder: Path) -> None:
+    spec = write(folder, HEAD, PLAIN, ONE, JUDGED, criteria=LATENCY.format("1e-6", "onnx-fp32") + MEMORY.format("0.5"))
+    code, out, err = tidegate("build", spec, "-o", "words.tide")
+    assert (code, (folder / "words.tide").exists()) == (1, False)
+    assert "criterion 'quick' on onnx-fp32 (all, at most 1e-06)" in err
+    assert "criterion 'lean' on onnx-fp32 (all, at most 0.5)" in err
+    assert this_machine() in err
+    assert out.count("FAIL") == 2
+
+
+def test_only_what_is_asked_for_is_measured(tidegate: Run, folder: Path) -> None:
+    assert tidegate("build", write(folder, HEAD, PLAIN, VARIANTS, GOLDEN), "-o", "words.tide")[0] == 0
+    manifest, _ = read(folder / "words.tide")
+
+    def wanted(*asked: str) -> tuple[str, ...]:
+        return variants_to_measure(parse_criteria("".join(asked).encode(), origin="c"), manifest)
+
+    assert variants_to_measure(None, manifest) == ()
+    assert wanted(PASSES, '[[criterion]]\nmetric = "size_bytes"\nat_most = 5\nvariant = "each"\n') == ()
+    assert wanted(MEMORY.format(1)) == ("onnx-fp32",)
+    assert wanted(LATENCY.format("1.0", "onnx-small")) == ("onnx-small",)
+    assert wanted(LATENCY.format("1.0", "each"), MEMORY.format(1)) == ("onnx-fp32", "onnx-small")
+
+
+def test_a_variant_that_cannot_be_measured_is_named(
+    tidegate: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    with pytest.raises(ModelError, match=r"variant 'v' could not be measured: no bundle at .*none\.tide"):
+        measured_here(folder / "none.tide", ["v"], lambda *step: told.append(step))
+    assert told == [("measuring", 0, 1)]
+    dying = "import os, signal, sys; sys.stderr.write('no room'); sys.stderr.flush(); os.kill(os.getpid(), 9)"
+    monkeypatch.setattr(measuring, "_COMMAND", (sys.executable, "-c", dying))
+    with pytest.raises(ModelError, match=r"variant 'v' .* ended with SIGKILL; its last words: no room"):
+        measured_here(folder / "none.tide", ["v"], lambda *step: None)
+
+
+def test_random_input_that_a_model_refuses_asks_for_real_input(tidegate: Run, folder: Path) -> None:
+    """A model of categories knows no random word."""
+    table = np.array([["at"], ["be"], ["ch"]] * 40, object)
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table, np.arange(120) % 2)
+    convert(model, ["onnx-fp32"], folder, data={"country": table.astype(np.str_)}, name="trees")
+    words = ("build", "--model", "trees-onnx-fp32.onnx", "--name", "trees", "--version", "1.0.0", "-o", "t.tide")
+    code, _, err = tidegate(*words)
+    assert (code, (folder / "t.tide").exists()) == (1, False)
+    assert "does not take the random input of a generated fixture: variant " in err
+    assert '[golden] file = "golden.npz"' in err
+    save(folder / "rows.npz", input__country=table[:4].astype("S"))
+    spec = write(folder, HEAD.replace("labels", "# labels"), '[[variant]]\nid = "v"\nfile = "trees-onnx-fp32.onnx"\n',
+                 '[golden]\nfile = "rows.npz"\n')  # fmt: skip
+    assert tidegate("build", spec, "-o", "t.tide")[0] == 0
 
 
 def test_few_rows_make_no_profile_and_the_author_is_told(tidegate: Run, folder: Path) -> None:

@@ -116,6 +116,9 @@ def test_size_latency_and_memory() -> None:
     (found,) = ask(unknown, rows, metric="latency_p95_ms", at_most=1)
     assert (found.verdict, found.samples) == ("wait", 0)
     assert "--bench" in found.reason
+    placed = Measurement(np.linspace(1, 2, 1000), 80.0, "disturbed", machine="Cortex-A72, 4 cores")
+    (found,) = ask(subject(measurement=placed), rows, metric="latency_p95_ms", at_most=2)
+    assert found.reason == "the bound is kept; 1000 calls on Cortex-A72, 4 cores; the machine was disturbed"
     bare = Measurement(latencies_ms=None, rss_mb=None, trust="unknown")
     assert "--no-samples" in ask(subject(measurement=bare), rows, metric="latency_p95_ms", at_most=1)[0].reason
 

@@ -56,6 +56,17 @@ def test_other_categories_are_seen() -> None:
     assert (result.verdict, result.statistics[0].name) == ("drift", "chi2")
 
 
+def test_of_a_window_without_drift_the_statistic_nearest_to_its_threshold_is_shown() -> None:
+    """Not the count of missing rows, of which there are none: its fitted tail calls even zero unlikely."""
+    profile = profile_from({"x": np.random.default_rng(1).normal(size=(ROWS, 1))}, {}, options=OPTIONS)
+    (result,) = judged({"x": np.random.default_rng(2).normal(size=(300, 1))}, profile).values()
+    assert result.verdict == "ok"
+    shares = [one.value / one.threshold for one in result.statistics]
+    assert shares == sorted(shares, reverse=True)
+    assert result.statistics[0].name != "missing"
+    assert shares[0] > 0
+
+
 def test_a_constant_is_judged_by_bins_alone() -> None:
     (feature,) = (one for one in PROFILE.features if one.tensor == "input/constant")
     assert set(feature.alarms[0].statistics) == {"missing", "ks", "chi2"}

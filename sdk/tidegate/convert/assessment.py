@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tidegate.bundle import Bundle, Manifest
 from tidegate.bundle.arrays import Array
 from tidegate.convert.from_source import Progress
+from tidegate.convert.measuring import measured_here, variants_to_measure
 from tidegate.convert.spec import BuildSpec, EvaluationTable, read_bytes
 from tidegate.errors import BundleError
 from tidegate.evaluate import (
@@ -79,7 +80,7 @@ def assess(bundle: Bundle, spec: BuildSpec, yardstick: Yardstick, progress: Prog
             reference=spec.bundle.reference or None,
             criteria=yardstick.criteria,
             baseline=_baseline(spec, yardstick.table, open_files),
-            measurements=_measurements(spec, yardstick.table, bundle.manifest),
+            measurements=_measurements(spec, yardstick, bundle, progress),
             transcriber=_transcriber,
         )
         evaluation = evaluate(bundle, yardstick.data, options, progress)
@@ -135,11 +136,12 @@ def _baseline(spec: BuildSpec, table: EvaluationTable, open_files: ExitStack) ->
     return open_files.enter_context(Bundle.open(spec.directory / table.baseline)) if table.baseline else None
 
 
-def _measurements(spec: BuildSpec, table: EvaluationTable, manifest: Manifest) -> dict[str, Measurement]:
-    if not table.bench:
-        return {}
-    path = spec.directory / table.bench
-    return read_measurements(read_bytes(path, "bench report"), manifest, origin=str(path))
+def _measurements(spec: BuildSpec, yardstick: Yardstick, bundle: Bundle, progress: Progress) -> dict[str, Measurement]:
+    """Return what a bench report says of latency and memory; without one, measure here what the criteria ask for."""
+    if not yardstick.table.bench:
+        return measured_here(bundle.path, variants_to_measure(yardstick.criteria, bundle.manifest), progress)
+    path = spec.directory / yardstick.table.bench
+    return read_measurements(read_bytes(path, "bench report"), bundle.manifest, origin=str(path))
 
 
 def _transcriber(model: Model) -> Transcribe:

@@ -13,7 +13,7 @@ from tidegate.bundle.arrays import Array
 from tidegate.bundle.dtypes import numpy_dtype
 from tidegate.bundle.manifest import Signature, TensorSpec
 from tidegate.convert.spec import BuildSpec, read_bytes
-from tidegate.errors import BundleError, ConfigError
+from tidegate.errors import BundleError, ConfigError, ModelError
 from tidegate.runtime import load
 
 MAXIMUM_INPUT_BYTES = 64 << 20
@@ -34,7 +34,7 @@ def golden_fixture(spec: BuildSpec, bundle: Bundle, reference: str) -> GoldenFix
         BundleError: the author's fixture is damaged, or is not about this model's tensors.
         NotFoundError: it is not there.
         ConfigError, InputError: as `random_inputs`.
-        ModelError: the reference cannot be loaded or run.
+        ModelError: the reference cannot be loaded or run; of random input, a model of categories may know none.
     """
     signature = bundle.manifest.signature
     if spec.golden.file:
@@ -47,7 +47,16 @@ def golden_fixture(spec: BuildSpec, bundle: Bundle, reference: str) -> GoldenFix
     if fixture.outputs:
         return fixture
     with load(bundle, variant=reference) as model:
-        return GoldenFixture(fixture.inputs, model.run(fixture.inputs))
+        try:
+            return GoldenFixture(fixture.inputs, model.run(fixture.inputs))
+        except ModelError as error:
+            if spec.golden.file:
+                raise
+            raise ModelError(
+                f"variant {reference!r} does not take the random input of a generated fixture: "
+                + error.message.removeprefix(f"{bundle.path}: "),
+                fix='give some rows of real input in the specification: [golden] file = "golden.npz" with input/NAME',
+            ) from error
 
 
 def random_inputs(signature: Signature, seed: int) -> dict[str, Array]:

@@ -97,7 +97,7 @@ class EvaluationTable(msgspec.Struct, frozen=True, kw_only=True):
     baseline: str = ""
     """the released bundle, for `not_worse_than`"""
     bench: str = ""
-    """a report of `tidegate bench`, for latency and memory"""
+    """a report of `tidegate bench`, for latency and memory; default: what a criterion asks for is measured here"""
     tolerance: float | None = None
     """largest absolute difference from the reference on this data; default: the variant's own, else that of [golden]"""
     minimum_agreement: float | None = None

@@ -128,11 +128,11 @@ def _measured(criterion: Criterion, subject: Subject) -> Evidence:
         return _exactly(criterion, float(subject.size_bytes), "size of the model file")
     measurement = subject.measurement
     if measurement is None:
-        return _absent(criterion, "not measured; hand in a report of `tidegate bench` with --bench")
+        return _absent(criterion, "not measured here; hand in a report of `tidegate bench` with --bench")
     if criterion.metric == "rss_mb":
         if measurement.rss_mb is None:
             return _absent(criterion, "the bench report has no memory figure")
-        return _exactly(criterion, measurement.rss_mb, "peak of one process")
+        return _exactly(criterion, measurement.rss_mb, _place("peak of one process", measurement))
     calls = measurement.latencies_ms
     if calls is None:
         return _absent(criterion, "the bench report has no samples; write it without --no-samples")
@@ -143,8 +143,14 @@ def _measured(criterion: Criterion, subject: Subject) -> Evidence:
         lambda confidence: quantiles.lower_bound(calls, P95, confidence),
         lambda confidence: quantiles.upper_bound(calls, P95, confidence),
         "exact",
-        note="" if measurement.trust == "clean" else f"the bench calls its machine {measurement.trust}",
+        note=_place(f"{len(calls)} calls", measurement),
     )
+
+
+def _place(what: str, measurement: Measurement) -> str:
+    """Say where a figure was measured: it holds for no other machine."""
+    where = f"{what} on {measurement.machine}" if measurement.machine else what
+    return where if measurement.trust == "clean" else f"{where}; the machine was {measurement.trust}"
 
 
 def _exactly(criterion: Criterion, value: float, note: str) -> Evidence:

@@ -12,7 +12,8 @@ from tidegate.bundle import Manifest
 from tidegate.errors import InputError
 
 SCHEMA = "tidegate.bench/1"
-_MEGABYTE = 1e6
+MEGABYTE = 1e6
+"""Bytes in the unit of `rss_mb`."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Measurement:
     """most memory that was resident, in 10^6 bytes"""
     trust: str
     """whether the machine was quiet: `clean`, `disturbed` or `unknown`"""
+    machine: str = ""
+    """what it was measured on; the figures hold for no other machine"""
 
 
 class _Memory(msgspec.Struct):
@@ -45,6 +48,7 @@ class _Result(msgspec.Struct):
     memory: _Memory | None
     conditions: _Conditions | None
     samples_ns: list[int] | None
+    runtime: str | None = None
 
 
 class _Subject(msgspec.Struct):
@@ -53,10 +57,16 @@ class _Subject(msgspec.Struct):
     version: str
 
 
+class _Machine(msgspec.Struct):
+    cpu: str | None = None
+    cores: int | None = None
+
+
 class _Report(msgspec.Struct):
     schema: str
     subject: _Subject
     results: list[_Result]
+    machine: _Machine = msgspec.field(default_factory=_Machine)
 
 
 def read_measurements(raw: bytes, manifest: Manifest, *, origin: str) -> dict[str, Measurement]:
@@ -87,13 +97,15 @@ def read_measurements(raw: bytes, manifest: Manifest, *, origin: str) -> dict[st
             f"{manifest.name} {manifest.version}",
             fix="measure this bundle",
         )
-    return {result.name: _measurement(result) for result in report.results if result.status == "ok"}
+    machine = ", ".join([report.machine.cpu or "a machine without a name", f"{report.machine.cores or '?'} cores"])
+    return {result.name: _measurement(result, machine) for result in report.results if result.status == "ok"}
 
 
-def _measurement(result: _Result) -> Measurement:
+def _measurement(result: _Result, machine: str) -> Measurement:
     memory = result.memory.peak_rss_bytes if result.memory else None
     return Measurement(
         latencies_ms=None if not result.samples_ns else np.sort(np.array(result.samples_ns, np.float64)) / 1e6,
-        rss_mb=None if memory is None else memory / _MEGABYTE,
+        rss_mb=None if memory is None else memory / MEGABYTE,
         trust=result.conditions.trust.verdict if result.conditions else "unknown",
+        machine=machine if result.runtime is None else f"{machine}, {result.runtime}",
     )

@@ -167,7 +167,10 @@ def _result(
         tail, at_threshold = alarm.statistics[name], profile.false_alarm_rate / alarm.tests
         threshold = threshold_at(name, tail, at_threshold, tested_at / alarm.tests)
         found.append(StatisticResult(name, value, threshold, level(name, value, tail, at_threshold)))
-    found.sort(key=lambda one: (one.level, -one.value / max(one.threshold, 1e-12)))
+    # Below the threshold a level says little (the tail is fitted beyond it): there the share of the threshold tells.
+    found.sort(
+        key=lambda one: (one.level if one.value > one.threshold else 1.0, -one.value / max(one.threshold, 1e-12))
+    )
     beyond = [one.name for one in found if one.value > one.threshold]
     if beyond:
         verdict: Verdict = "drift"
