@@ -4,6 +4,9 @@ Prints the table of docs/delta-format.md: bytes of each method as a share of the
 accuracy. Needs `tidegate[delta]` and TensorFlow.
 
     python examples/weight_deltas/measure.py --alpha 0.5
+
+With `--keep DIR` every model stays there, for `tidegate bench delta`, such as DIR/before-int8.tflite and
+DIR/whole-net-lr-1e-4-int8.tflite.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +52,9 @@ def main() -> None:
     train(network, 1e-3, arguments.steps, seed=1)
     weights = network.get_weights()
     before = {precision: convert(network, precision) for precision in PRECISIONS}
+    if arguments.keep:
+        for precision, model in before.items():
+            keep(arguments.keep, f"before-{precision}", model)
     print(
         f"MobileNetV2, alpha {arguments.alpha}, {network.count_params():,} parameters, {arguments.steps} steps, ",
         end="",
@@ -61,10 +68,19 @@ def main() -> None:
         train(network, rate, arguments.update_steps, seed=2)
         for precision in PRECISIONS:
             after = convert(network, precision)
+            if arguments.keep:
+                name = update.replace(",", "").replace(" + ", " ").replace(" ", "-")
+                keep(arguments.keep, f"{name}-{precision}", after)
             sizes = [len(zstandard.ZstdCompressor(level=19).compress(after))]
             sizes += [len(make(before[precision], after, method).data) for method in METHODS]
             cells = [f"{100 * size / len(after):.1f}" for size in sizes]
             print(f"| {update} | {precision} | {len(after):,} | {' | '.join(cells)} |", flush=True)
+
+
+def keep(directory: Path, name: str, model: bytes) -> None:
+    """Write one model."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{name}.tflite").write_bytes(model)
 
 
 def build(alpha: float) -> Any:
@@ -142,6 +158,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=200, help="of the first training (default %(default)s)")
     parser.add_argument("--update-steps", type=int, default=60, help="of each update (default %(default)s)")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="write every model there")
     return parser.parse_args()
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tidegate.cli.drafts import add_draft, print_draft, write_draft_file
 from tidegate.cli.printing import print_json
 from tidegate.errors import ConfigError
 from tidegate.release.lifetimes import ROLES, Lifetimes
@@ -28,13 +29,14 @@ def add_channel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def add_keys(parser: argparse.ArgumentParser) -> None:
+def add_keys(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add `--keys`."""
     parser.add_argument(
         "--keys",
         type=Path,
         action="append",
-        required=True,
+        default=None if required else [],
+        required=required,
         metavar="PATH",
         help=f"a key's .pem file or a directory of them; may repeat; passphrase from {VARIABLE} or a prompt",
     )
@@ -49,6 +51,7 @@ def add_change(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="sign with the offline keys only; `tidegate channel refresh` makes it live where the online keys are",
     )
+    add_draft(parser)
 
 
 def add_deltas(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +94,7 @@ def ask_passphrase(private_file: Path) -> str:
         return given
     if not sys.stdin.isatty():
         raise ConfigError(f"{private_file} needs its passphrase", fix=f"set {VARIABLE}, or run it in a terminal")
-    return getpass.getpass(f"passphrase of {private_file}: ", stream=sys.stderr)
+    return _prompt(f"passphrase of {private_file}: ")
 
 
 def ask_new_passphrase(private_file: Path) -> str:
@@ -101,9 +104,19 @@ def ask_new_passphrase(private_file: Path) -> str:
         ConfigError: there is none, or the two differ.
     """
     first = ask_passphrase(private_file)
-    if VARIABLE not in os.environ and getpass.getpass("the same again: ", stream=sys.stderr) != first:
+    if VARIABLE not in os.environ and _prompt("the same again: ") != first:
         raise ConfigError("the two passphrases differ", fix="try again")
     return first
+
+
+def _prompt(words: str) -> str:
+    try:
+        return getpass.getpass(words, stream=sys.stderr)
+    except EOFError as error:
+        sys.stderr.write("\n")
+        raise ConfigError(
+            "the input ended where a passphrase was expected", fix=f"type it, or set {VARIABLE}"
+        ) from error
 
 
 def lifetimes(words: list[str], before: Lifetimes) -> Lifetimes:
@@ -137,9 +150,11 @@ def by_role(words: list[str], option: str) -> dict[str, list[str]]:
     return found
 
 
-def print_change(change: Change, as_json: bool) -> None:
-    """Print what a command did to the channel."""
-    if as_json:
+def print_change(change: Change, arguments: argparse.Namespace) -> None:
+    """Print what a command did to the channel, and with `--draft` write the draft."""
+    if change.draft is not None:
+        write_draft_file(arguments.draft, change.draft)
+    if arguments.json:
         print_json(
             {
                 "live": change.live,
@@ -148,6 +163,7 @@ def print_change(change: Change, as_json: bool) -> None:
                 "files_reused": change.written.reused,
                 "bytes_written": change.written.size_bytes,
                 "note": change.note,
+                "draft": None if change.draft is None else str(arguments.draft),
             }
         )
         return
@@ -157,11 +173,11 @@ def print_change(change: Change, as_json: bool) -> None:
         print(f"{track}: version {offer.version}, release {offer.release}, {state}{back}")
     if not change.offers:
         print("nothing to change")
-    sys.stderr.write(
-        f"{change.written.files} files written ({change.written.size_bytes:,} bytes), "
-        f"{change.written.reused} there already\n"
-    )
+    files = "1 file" if change.written.files == 1 else f"{change.written.files} files"
+    sys.stderr.write(f"{files} written ({change.written.size_bytes:,} bytes), {change.written.reused} there already\n")
     if change.note:
         sys.stderr.write(f"{change.note}\n")
-    if not change.live:
+    if change.draft is not None:
+        print_draft(arguments.draft, change.draft, as_json=False)
+    elif not change.live:
         sys.stderr.write("signed, not live: run `tidegate channel refresh` where the online keys are\n")

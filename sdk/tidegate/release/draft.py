@@ -166,6 +166,26 @@ def sign(draft: Draft, keys: KeyRing) -> list[str]:
     return list(used)
 
 
+def check_may_sign(draft: Draft, keys: KeyRing) -> None:
+    """Check that at least one of the keys at hand counts for a document of the draft.
+
+    Raises:
+        ConfigError: none does; names those that do.
+    """
+    counting = {
+        keyid
+        for document, roots in askers(draft)
+        for root in roots
+        for keyid in root.roles[document.signed.type].keyids
+    }
+    if not counting & keys.keyids:
+        known = ", ".join(keyid[:8] for keyid in sorted(counting))
+        raise ConfigError(
+            f"none of the {len(keys.keyids)} keys at hand may sign this draft; these may: {known}",
+            fix="name another key with --keys; `tidegate keys show` tells ids",
+        )
+
+
 def check_signed(draft: Draft) -> None:
     """Check that every document has all signatures that it needs.
 

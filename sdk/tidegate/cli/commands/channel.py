@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tidegate.cli.actions import add_action
+from tidegate.cli.channel_report import print_channel, warn
+from tidegate.cli.drafts import add_draft, check_new_draft, print_draft, write_draft_file
 from tidegate.cli.printing import print_json, print_table
 from tidegate.cli.signing import (
     add_change,
@@ -24,8 +26,6 @@ from tidegate.release.lifetimes import ROLES, Lifetimes
 
 if TYPE_CHECKING:
     from tidegate.release.creation import RoleKeys
-    from tidegate.release.report import ChannelReport
-    from tidegate.release.track import Offer, Track
 
 DESCRIPTION = """A channel is a directory of static files that any web server can serve: signed metadata in metadata/,
 content in targets/. Devices trust it by the first root, metadata/1.root.json, which is shipped with the app.
@@ -36,20 +36,24 @@ withdraw  stop a version: nobody installs it any more
 refresh   sign the timestamp again with the online keys alone; run it more often than the timestamp lives"""
 
 EXAMPLE = """tidegate channel init --channel site --keys keys
+tidegate channel init --channel site --threshold root=2 --keys keys --draft site.draft
 tidegate channel promote voice-commands --channel site --from beta --track stable --percent 5 --keys keys
 tidegate channel promote voice-commands --channel site --track stable --percent 50 --keys keys
 tidegate channel rollback voice-commands --channel site --track stable --to 1.0.0 --reason "misses words" --keys keys
 tidegate channel withdraw voice-commands --channel site --version 1.1.0 --reason "wrong labels" --keys keys
 tidegate channel refresh --channel site --keys keys/snapshot.pem --keys keys/timestamp.pem
+tidegate channel refresh --targets --channel site --keys keys
 tidegate channel show --channel site --check"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    _configure_init(actions.add_parser("init", help="make an empty channel"))
+    _configure_init(add_action(actions, "channel", "init", summary="make an empty channel", examples=EXAMPLE))
 
-    promote = actions.add_parser("promote", help="to another track, or to more devices")
+    promote = add_action(
+        actions, "channel", "promote", summary="offer on another track, or to more devices", examples=EXAMPLE
+    )
     promote.add_argument("model", metavar="MODEL", help="name in the manifest")
     promote.add_argument("--track", required=True, help="where it is to be offered")
     promote.add_argument("--from", dest="source", metavar="TRACK", help="where it is offered; without: raise the share")
@@ -59,7 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_change(promote)
     promote.set_defaults(act=_promote)
 
-    rollback = actions.add_parser("rollback", help="offer older content again")
+    rollback = add_action(actions, "channel", "rollback", summary="offer older content again", examples=EXAMPLE)
     rollback.add_argument("model", metavar="MODEL", help="name in the manifest")
     rollback.add_argument("--track", required=True, help="where")
     rollback.add_argument("--to", required=True, metavar="VERSION", help="of any track of the model")
@@ -67,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_change(rollback)
     rollback.set_defaults(act=_roll_back)
 
-    withdraw = actions.add_parser("withdraw", help="stop a version")
+    withdraw = add_action(actions, "channel", "withdraw", summary="stop a version", examples=EXAMPLE)
     withdraw.add_argument("model", metavar="MODEL", help="name in the manifest")
     withdraw.add_argument("--version", required=True, help="which")
     withdraw.add_argument("--track", help="only there; default: on every track")
@@ -75,13 +79,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_change(withdraw)
     withdraw.set_defaults(act=_withdraw)
 
-    refresh = actions.add_parser("refresh", help="sign the timestamp again")
+    refresh = add_action(actions, "channel", "refresh", summary="sign the timestamp again", examples=EXAMPLE)
     refresh.add_argument("--targets", action="store_true", help="sign the targets again too; needs their keys")
     add_channel(refresh)
     add_keys(refresh)
+    add_draft(refresh)
     refresh.set_defaults(act=_refresh)
 
-    show = actions.add_parser("show", help="tracks, releases, expiries")
+    show = add_action(actions, "channel", "show", summary="show tracks, releases, expiries", examples=EXAMPLE)
     show.add_argument("--check", action="store_true", help="read every file; exit with 1 if there is any warning")
     add_channel(show)
     show.set_defaults(act=_show)
@@ -105,15 +110,22 @@ def _configure_init(parser: argparse.ArgumentParser) -> None:
     add_lifetimes(parser)
     add_channel(parser)
     add_keys(parser)
+    add_draft(parser)
     parser.set_defaults(act=_init)
 
 
 def _init(arguments: argparse.Namespace) -> int:
     from tidegate.release.channel import Channel
 
-    made = Channel(arguments.channel).create(
-        _role_keys(arguments), key_ring(arguments), lifetimes(arguments.lifetime, Lifetimes())
-    )
+    channel, roles, keys = Channel(arguments.channel), _role_keys(arguments), key_ring(arguments)
+    chosen = lifetimes(arguments.lifetime, Lifetimes())
+    if arguments.draft is not None:
+        check_new_draft(arguments.draft)
+        draft = channel.draft_creation(roles, keys, chosen)
+        write_draft_file(arguments.draft, draft)
+        print_draft(arguments.draft, draft, arguments.json)
+        return 0
+    made = channel.create(roles, keys, chosen)
     root = arguments.channel / "metadata" / "1.root.json"
     if arguments.json:
         print_json({"root": str(root), "keyids": {role: made.root.signed.roles[role].keyids for role in ROLES}})
@@ -146,6 +158,7 @@ def _number(role: str, words: list[str]) -> int:
 def _promote(arguments: argparse.Namespace) -> int:
     from tidegate.release.channel import Channel
 
+    check_new_draft(arguments.draft)
     change = Channel(arguments.channel).promote(
         arguments.model,
         track=arguments.track,
@@ -154,15 +167,17 @@ def _promote(arguments: argparse.Namespace) -> int:
         percent=arguments.percent,
         keys=key_ring(arguments),
         staged=arguments.staged,
+        in_turns=arguments.draft is not None,
         delta_bases=arguments.deltas,
     )
-    print_change(change, arguments.json)
+    print_change(change, arguments)
     return 0
 
 
 def _roll_back(arguments: argparse.Namespace) -> int:
     from tidegate.release.channel import Channel
 
+    check_new_draft(arguments.draft)
     change = Channel(arguments.channel).roll_back(
         arguments.model,
         track=arguments.track,
@@ -170,14 +185,16 @@ def _roll_back(arguments: argparse.Namespace) -> int:
         reason=arguments.reason,
         keys=key_ring(arguments),
         staged=arguments.staged,
+        in_turns=arguments.draft is not None,
     )
-    print_change(change, arguments.json)
+    print_change(change, arguments)
     return 0
 
 
 def _withdraw(arguments: argparse.Namespace) -> int:
     from tidegate.release.channel import Channel
 
+    check_new_draft(arguments.draft)
     change = Channel(arguments.channel).withdraw(
         arguments.model,
         version=arguments.version,
@@ -185,8 +202,9 @@ def _withdraw(arguments: argparse.Namespace) -> int:
         reason=arguments.reason,
         keys=key_ring(arguments),
         staged=arguments.staged,
+        in_turns=arguments.draft is not None,
     )
-    print_change(change, arguments.json)
+    print_change(change, arguments)
     return 0
 
 
@@ -195,7 +213,16 @@ def _refresh(arguments: argparse.Namespace) -> int:
     from tidegate.release.moments import utc_now
     from tidegate.release.report import report
 
-    after = report(Channel(arguments.channel).refresh(key_ring(arguments), renew_targets=arguments.targets), utc_now())
+    channel, keys = Channel(arguments.channel), key_ring(arguments)
+    if arguments.draft is not None:
+        if not arguments.targets:
+            raise ConfigError("the online roles are not signed in turns", fix="add --targets, or leave --draft out")
+        check_new_draft(arguments.draft)
+        draft = channel.draft_refresh(keys)
+        write_draft_file(arguments.draft, draft)
+        print_draft(arguments.draft, draft, arguments.json)
+        return 0
+    after = report(channel.refresh(keys, renew_targets=arguments.targets), utc_now())
     if arguments.json:
         print_json({"roles": after.roles, "warnings": after.warnings})
         return 0
@@ -203,7 +230,7 @@ def _refresh(arguments: argparse.Namespace) -> int:
         ("role", "version", "expires"),
         [(role.role, str(role.version), f"{role.expires:%Y-%m-%d %H:%M} UTC") for role in after.roles],
     )
-    _warn(after)
+    warn(after)
     return 0
 
 
@@ -216,43 +243,5 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(found)
     else:
-        _print(found)
+        print_channel(found)
     return 1 if arguments.check and found.warnings else 0
-
-
-def _print(found: ChannelReport) -> None:
-    print_table(
-        ("role", "version", "expires", "state", "keys"),
-        [
-            (
-                role.role,
-                str(role.version),
-                f"{role.expires:%Y-%m-%d %H:%M} UTC",
-                role.state,
-                f"{role.threshold} of {', '.join(keyid[:8] for keyid in role.keyids)}",
-            )
-            for role in found.roles
-        ],
-    )
-    if found.tracks:
-        print()
-        print_table(
-            ("model", "track", "release", "version", "share", "offered", "state"),
-            [_row(track, offer) for track in found.tracks for offer in reversed(track.offers)],
-        )
-    print(f"\n{found.files} files of content, {found.size_bytes:,} bytes")
-    _warn(found)
-
-
-def _row(track: Track, offer: Offer) -> tuple[str, ...]:
-    if offer.withdrawn:
-        state = f"withdrawn: {offer.withdrawn.reason}"
-    else:
-        state = f"takes back {offer.rollback_of}: {offer.reason}" if offer.rollback_of else "offered"
-    share = f"{offer.rollout.percent} %"
-    return (track.model, track.track, str(offer.release), offer.version, share, offer.offered_at, state)
-
-
-def _warn(found: ChannelReport) -> None:
-    for warning in found.warnings:
-        sys.stderr.write(f"warning: {warning}\n")
