@@ -105,13 +105,6 @@ def test_quarantine_holds_until_a_higher_counter() -> None:
     assert again.offer.release == 5
 
 
-def test_who_went_back_is_told_of_what_was_left() -> None:
-    offers = track(offer(1), offer(2), offer(3), offer(4, rollout=Rollout(percent=0, salt=SALT)))
-    choice = choose(offers, DEVICE, running_release=3, quarantined={3}, active_release=1)
-    assert choice.offer is None
-    assert [(one.release, "quarantine" in one.reason) for one in choice.passed_over] == [(4, False), (3, True)]
-
-
 @pytest.mark.parametrize(
     ("running", "chosen"), [(0, 7), (6, 7), (7, None), (8, None)], ids=["nothing", "older", "the same", "newer"]
 )

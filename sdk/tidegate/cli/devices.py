@@ -72,13 +72,17 @@ def _measured(result: UpdateResult) -> list[str]:
         fetched = result.fetched
         by_delta = f" ({len(fetched.deltas_used)} by delta)" if fetched.deltas_used else ""
         lines.append(
-            f"  fetched {len(fetched.files)} files{by_delta}, {fetched.received_bytes:,} bytes; "
+            f"  fetched the manifest and {_counted(len(fetched.files), 'file')}{by_delta}, {fetched.received_bytes:,} bytes; "
             f"{len(fetched.reused)} were here"
         )
         lines += [f"  no delta for {failure}" for failure in fetched.delta_failures]
     if result.probe is not None and result.probe.passed:
         lines.append(f"  probe: {', '.join(_figures(result.probe))}")
     return lines
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _figures(probe: ProbeReport) -> Iterator[str]:

@@ -55,34 +55,23 @@ class Choice:
     variant: OfferedVariant | None
     """the first of its variants that this device can run; None exactly when `offer` is"""
     passed_over: tuple[PassedOver, ...]
-    """all offers with a counter above the choice (without one: above what was taken last), newest first; then those
-    that the device has left by going back"""
+    """all offers with a counter above the choice (without one: above what runs), newest first"""
 
 
-def choose(
-    track: Track,
-    device: DeviceFacts,
-    *,
-    running_release: int,
-    quarantined: Collection[int],
-    active_release: int | None = None,
-) -> Choice:
+def choose(track: Track, device: DeviceFacts, *, running_release: int, quarantined: Collection[int]) -> Choice:
     """Return the newest offer that fits this device, and why each newer one does not.
 
     Args:
         track: as the channel signed it.
         device: what this device is and has.
-        running_release: the highest counter that it took on this track; 0 for none. Only higher ones are chosen.
+        running_release: the counter that a choice must exceed: that of the offer of this track that the device runs; 0
+            for none.
         quarantined: counters of offers that failed on this device.
-        active_release: counter of what runs, when that is lower because the device went back; offers in between that
-            are in quarantine are told of, too. Default: as `running_release`.
     """
     passed_over: list[PassedOver] = []
     for offer in reversed(track.offers):
         if offer.release <= running_release:
-            if active_release is not None and offer.release > active_release and offer.release in quarantined:
-                passed_over.append(PassedOver(offer.release, offer.version, _QUARANTINE))
-            continue
+            break
         variant, reasons = _judge(offer, device, quarantined)
         if variant is not None and not reasons:
             return Choice(offer, variant, tuple(passed_over))

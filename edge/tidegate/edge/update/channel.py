@@ -81,7 +81,6 @@ def look(device: Device, on_progress: OnProgress | None) -> Look:
             _facts(settings),
             running_release=record.counter(settings.track),
             quarantined={one.release for one in record.quarantined},
-            active_release=record.active.release if record.active.track == settings.track else None,
         )
     except TidegateError as error:
         # What the caller must hear is why the channel could not be read, not that this could not be noted.

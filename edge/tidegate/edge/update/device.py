@@ -51,8 +51,9 @@ class Device:
 
     def go_back(self, event: Event, reason: str) -> None:
         """Leave the active version for the newest older one that is whole."""
+        left = self.record.active
         self.send(event, reason=reason)
-        self.complete_rollback(Event.DONE, reason)
+        self.complete_rollback(Event.DONE, f"back from {left.version} (release {left.release}): {reason}")
 
     def complete_rollback(self, event: Event, reason: str) -> None:
         """Make the newest whole slot the active one, and collect what it leaves behind."""
