@@ -16,7 +16,7 @@ from tidegate.edge.update.record import SCHEMA, Record, Slot, encode, write_reco
 from tidegate.edge.update.settings import DeviceSettings, write_settings
 from tidegate.edge.update.slots import verify
 from tidegate.edge.update.states import State
-from tidegate.errors import ConfigError, DependencyError, ModelError, ResourceError, StateError
+from tidegate.errors import ConfigError, DependencyError, ModelError, ResourceError
 from tidegate.fetch.store import Store
 
 
@@ -41,8 +41,9 @@ def initialise(
         variant: which of its variants; default: the first one that this device can run.
 
     Raises:
-        StateError: the directory is a device already.
-        ConfigError: the root is none, or the bundle holds another model than the settings name.
+        ConfigError: the directory is a device already, or holds other things; the root is none; or the bundle holds
+            another model than the settings name.
+        StateError: somebody else is setting it up.
         NotFoundError: no bundle, or no such variant.
         BundleError: the bundle is damaged.
         DependencyError: no variant can run here.
@@ -59,10 +60,10 @@ def initialise(
 def _initialise(layout: Layout, settings: DeviceSettings, trusted_root: bytes, bundle: Bundle, variant: str) -> Slot:
     chosen = _chosen(bundle, settings, variant)
     _check_runs(bundle, chosen)
-    _make_directory(layout.directory)
+    _make_directory(layout)
     with exclusive(layout.lock):
         if layout.state.exists():
-            raise StateError(
+            raise ConfigError(
                 f"{layout.directory} is a device already", fix="use it as it is, or set up another directory"
             )
         slot = _install(layout.store, settings, bundle, chosen)
@@ -149,11 +150,25 @@ class _Root(msgspec.Struct):
     signed: _Signed
 
 
-def _make_directory(directory: Path) -> None:
+def _make_directory(layout: Layout) -> None:
+    """Make the directory; one that is there may hold only what a call before this one left."""
+    ours = {path.name for path in (layout.settings, layout.trusted_root, layout.factory, layout.state, layout.lock)}
+    ours.add(layout.store.directory.name)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        sync_directory(directory.parent)
+        layout.directory.mkdir(parents=True, exist_ok=True)
+        sync_directory(layout.directory.parent)
+        strangers = sorted(
+            path.name
+            for path in layout.directory.iterdir()
+            if path.name not in ours and not path.name.endswith(".part")
+        )
+    except FileExistsError as error:
+        raise ConfigError(f"{layout.directory} is a file; expected a directory", fix="name another place") from error
     except OSError as error:
         raise ResourceError(
-            f"{directory} could not be made: {error.strerror or error}", fix="check the disk"
+            f"{layout.directory} could not be made: {error.strerror or error}", fix="check the disk"
         ) from error
+    if strangers and not layout.state.exists():
+        raise ConfigError(
+            f"{layout.directory} holds {strangers[0]!r}, so it is something else", fix="name an empty or new directory"
+        )
