@@ -116,6 +116,11 @@ class ChannelAnnouncer:
         """Why the last check failed; empty when it did not. What was known before is still announced."""
         return self._problem
 
+    @property
+    def asked_for(self) -> int:
+        """How many models and tracks reports have asked for; at most `MOST_MODELS`."""
+        return len(self._known)
+
     def start(self) -> None:
         """Begin to check, in a temporary directory. What goes wrong then is `problem`.
 
