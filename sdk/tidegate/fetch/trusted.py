@@ -261,15 +261,12 @@ def _make_ready(metadata_dir: Path) -> None:
         for unfinished in metadata_dir.glob(_UNFINISHED):
             if unfinished.is_file():
                 unfinished.unlink()
-        for name in _METADATA_FILES:
-            if (metadata_dir / name).is_dir():
-                shutil.rmtree(metadata_dir / name)
         history = metadata_dir / "root_history"
-        if history.is_symlink() or (history.exists() and not history.is_dir()):
-            history.unlink()
-        for root in history.glob("*.root.json"):
-            if root.is_dir():
-                shutil.rmtree(root)
+        if history.is_symlink() or not history.is_dir():
+            history.unlink(missing_ok=True)
+        for file in [*(metadata_dir / name for name in _METADATA_FILES), *history.glob("*.root.json")]:
+            if file.is_dir() and not file.is_symlink():
+                shutil.rmtree(file)
 
 
 def _hash(file: Path, algorithm: str) -> str:
