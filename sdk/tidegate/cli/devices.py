@@ -72,8 +72,8 @@ def _measured(result: UpdateResult) -> list[str]:
         fetched = result.fetched
         by_delta = f" ({len(fetched.deltas_used)} by delta)" if fetched.deltas_used else ""
         lines.append(
-            f"  fetched the manifest and {_counted(len(fetched.files), 'file')}{by_delta}, {fetched.received_bytes:,} bytes; "
-            f"{len(fetched.reused)} were here"
+            f"  fetched the manifest and {_counted(len(fetched.files), 'file')}{by_delta}, "
+            f"{fetched.received_bytes:,} bytes; {len(fetched.reused)} were here"
         )
         lines += [f"  no delta for {failure}" for failure in fetched.delta_failures]
     if result.probe is not None and result.probe.passed:

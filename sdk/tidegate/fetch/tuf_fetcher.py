@@ -28,9 +28,10 @@ class VerifiedFetcher(FetcherInterface):
             IntegrityError, UnavailableError, DeadlineError: as `Transport.get`.
         """
         answer = self._transport.get(url, max_length)
+        name = url.rpartition("/")[2]
         if answer.status >= 400:
-            raise DownloadHTTPError(f"the server answered {answer.status}", answer.status)
-        self._on_file(url.rpartition("/")[2], len(answer.body))
+            raise DownloadHTTPError(f"the server answered {answer.status} for {name}", answer.status)
+        self._on_file(name, len(answer.body))
         return answer.body
 
     def _fetch(self, url: str) -> Iterator[bytes]:

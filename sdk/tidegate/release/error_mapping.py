@@ -58,7 +58,9 @@ def table() -> dict[type[Exception], Callable[[str], TidegateError]]:
         SerializationError: lambda message: ConfigError(message, fix="use whole numbers and text only"),
         DeserializationError: altered,
         tuf.DownloadError: unreachable,
-        tuf.DownloadHTTPError: unreachable,
+        tuf.DownloadHTTPError: lambda message: UnavailableError(
+            message, fix="check the channel's address, or try again later; what is installed keeps running"
+        ),
         tuf.DownloadLengthMismatchError: altered,
         tuf.SlowRetrievalError: late,
         sslib.Error: lambda message: BundleError(message, fix=_ALTERED),
