@@ -105,7 +105,6 @@ class ChannelAnnouncer:
         """by model and track, as far as reports asked for them; None: not on the channel, or not looked up yet"""
         self._new: list[tuple[str, str]] = []
         """asked for, and not looked up yet"""
-        self._checks = 0
         self._stopping = False
         self._problem = ""
         self._metadata: tempfile.TemporaryDirectory[str] | None = None
@@ -180,10 +179,10 @@ class ChannelAnnouncer:
         with self._changed:
             return self._changed.wait_for(known, timeout_s)
 
-    def wait_until_checked(self, checks: int, timeout_s: float) -> bool:
-        """Wait until as many checks have ended, well or not; return whether they have."""
+    def wait_until_failed(self, timeout_s: float) -> bool:
+        """Wait until a check has failed; return whether one has, and none has succeeded since."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._checks >= checks, timeout_s)
+            return self._changed.wait_for(lambda: bool(self._problem), timeout_s)
 
     # The thread's side.
 
@@ -246,7 +245,6 @@ class ChannelAnnouncer:
             self._on_warning("the channel can be read again")
         with self._changed:
             self._problem = "" if error is None else error.message
-            self._checks += 1
             self._changed.notify_all()
 
 
