@@ -1,16 +1,91 @@
-"""The one service under every servicer: find the model, check the request, run it. No transport in here."""
+"""The one service under every servicer: find the model, check the request, schedule it. No transport in here.
+
+Who calls what:
+
+    transport           servicer                core                 model
+    direct.py (gRPC) -> inference.py         -> Core.begin        -> Batcher.submit -> Model
+    an HTTP thread   -> its own servicer     -> Core.infer        -> Batcher.run    -> Model
+    handlers.py      -> speech.py            -> Repository.find_speech, Work
+
+`begin` never blocks and tells the outcome to a callback; `infer` is the same for a thread that may wait. Both check the
+request completely before it is queued, so that a neighbour's mistake never reaches a batch.
+
+Where the rest plugs in, each as a Protocol, all of them empty tuples by default and then free of cost:
+
+- `Admission`: authentication, authorisation, rate limits. Asked before anything else is done; raises to refuse.
+- `Observer`: tracing, request logging, metrics of inputs and outputs. Told of every request that ended.
+- Counters for ModelStatistics and Prometheus: `served.statistics.read()`, for each of `repository.all()`.
+- A transport describes its caller as a `Caller`; `LOCAL` is the one for calls from inside the process.
+- New sources of versions (a channel): `tidegate.cloud.sources.Source`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from tidegate.cloud.queueing import Arrays, Job
 from tidegate.cloud.repository import Repository, ServedModel
 from tidegate.cloud.work import Work
-from tidegate.errors import InputError, NotFoundError
+from tidegate.errors import InputError, NotFoundError, TidegateError
+from tidegate.runtime.validation import checked_feeds
+
+
+class Caller(Protocol):
+    """Whoever a request comes from, as its transport knows him."""
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Until when he waits, on `time.monotonic()`; None for ever."""
+
+    @property
+    def peer(self) -> str:
+        """His address, as the transport writes it."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Headers, with names in lower case."""
+
+    def gone(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+
+
+@dataclass(frozen=True)
+class LocalCaller:
+    """A call from inside the process, which is waited for."""
+
+    deadline_s: float | None = None
+    peer: str = "local"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def gone(self) -> bool:
+        """Never."""
+        return False
+
+
+LOCAL = LocalCaller()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One inference that is asked for."""
+
+    model: str
+    feeds: Mapping[str, NDArray[Any]]
+    """array by input name"""
+    version: str = ""
+    """version or label; empty for the server's choice"""
+    wanted: Sequence[str] = ()
+    """outputs to return, in this order; empty for all"""
+    id: str = ""
+    priority: int = 0
+    """1 comes first; 0 for the model's default"""
+    timeout_s: float = 0.0
+    """longest wait in the queue; 0: the queue's own"""
 
 
 @dataclass(frozen=True)
@@ -21,12 +96,53 @@ class Inference:
     outputs: dict[str, NDArray[Any]]
 
 
+Finish = Callable[[Inference | None, TidegateError | None], None]
+"""Told exactly once, from any thread: the answer, or the error."""
+
+
+class Admission(Protocol):
+    """Decides whether a request may be made at all."""
+
+    def admit(self, caller: Caller, model: str) -> None:
+        """Return to let it pass. Called on the transport's thread, so it must not wait.
+
+        Raises:
+            TidegateError: what the caller is told.
+        """
+
+
+class Observer(Protocol):
+    """Learns of every request that ended."""
+
+    def finished(
+        self, caller: Caller, request: Request, answer: Inference | None, error: TidegateError | None, took_ns: int
+    ) -> None:
+        """Take note; must not raise and must not wait. `took_ns` counts from the request's arrival in the core."""
+
+
 class Core:
     """What the server can do, for any number of threads."""
 
-    def __init__(self, repository: Repository, work: Work) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        work: Work,
+        *,
+        admissions: Sequence[Admission] = (),
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        """Join the parts.
+
+        Args:
+            repository: the models.
+            work: counts and drains.
+            admissions: asked in this order before every request.
+            observers: told after every request.
+        """
         self.repository = repository
         self.work = work
+        self._admissions = tuple(admissions)
+        self._observers = tuple(observers)
 
     @property
     def ready(self) -> bool:
@@ -50,30 +166,164 @@ class Core:
         self.work.begin().release()
 
     def infer(
-        self, name: str, version: str, feeds: Mapping[str, NDArray[Any]], wanted: Sequence[str] = ()
+        self,
+        name: str,
+        version: str,
+        feeds: Mapping[str, NDArray[Any]],
+        wanted: Sequence[str] = (),
+        *,
+        caller: Caller = LOCAL,
     ) -> Inference:
-        """Run a model once.
+        """Run a model once and wait for it.
 
         Args:
             name: model.
-            version: empty for the highest.
-            feeds: array by input name; the model checks names, dtypes, shapes and numbers.
+            version: version or label; empty for the server's choice.
+            feeds: array by input name; names, dtypes, shapes and numbers are checked.
             wanted: outputs to return, in this order; empty for all.
+            caller: whose deadline counts.
 
         Raises:
             NotFoundError: no such model or version.
             InputError: an unknown output, or inputs that do not fit.
             ModelError: the runtime failed.
+            ResourceError: the queue is full, or memory is.
+            DeadlineError: the time ran out before the model was free.
         """
-        served = self.repository.find(name, version)
-        names = _checked_outputs(served, wanted)
-        with self.work.compute():
-            outputs = served.model.run(feeds)
-        return Inference(served, {output: outputs[output] for output in names})
+        return self.answer(Request(name, feeds, version, wanted), caller)
+
+    def answer(self, request: Request, caller: Caller = LOCAL) -> Inference:
+        """Run one request and wait for it; raises as `infer`."""
+        outcome: list[tuple[Inference | None, TidegateError | None]] = []
+        self._start(request, caller, lambda found, error: outcome.append((found, error)), blocking=True, inline=False)
+        ((found, error),) = outcome
+        if found is None:
+            raise error or InputError("the request has no outcome", fix="this is a defect of Tidegate; report it")
+        return found
+
+    def begin(self, request: Request, caller: Caller, finish: Finish, *, inline: bool = False) -> None:
+        """Begin one request and return soon; never raises a TidegateError, the outcome goes to `finish`.
+
+        Args:
+            request: what is asked for.
+            caller: whose deadline counts, and who may go away.
+            finish: told the outcome, perhaps before this returns.
+            inline: whether a run that is known to be short may be done on this thread.
+        """
+        try:
+            self._start(request, caller, finish, blocking=False, inline=inline)
+        except TidegateError as error:
+            finish(None, error)
+
+    def _start(self, request: Request, caller: Caller, finish: Finish, *, blocking: bool, inline: bool) -> None:
+        """Admit, find, check, schedule. What is raised here was not told to `finish`."""
+        began_ns = time.monotonic_ns()
+        if self._observers:
+            finish = self._observed(request, caller, finish, began_ns)
+        try:
+            for admission in self._admissions:
+                admission.admit(caller, request.model)
+            served = self._use(request)
+        except TidegateError as error:
+            if not self._observers:
+                raise
+            finish(None, error)
+            return
+        try:
+            job = self._job(served, request, caller, finish, began_ns)
+            if blocking:
+                served.batcher.run(job)
+            else:
+                served.batcher.submit(job, inline=inline)
+        except TidegateError as error:
+            served.usage.end()
+            if not self._observers:
+                raise
+            finish(None, error)
+
+    def _use(self, request: Request) -> ServedModel:
+        while True:
+            served = self.repository.find(request.model, request.version)
+            if served.usage.begin():
+                return served
+
+    def _job(self, served: ServedModel, request: Request, caller: Caller, finish: Finish, began_ns: int) -> Job:
+        """Check the request against the model; everything that the caller can do wrong is found here."""
+        names = checked_outputs(served, request.wanted)
+        arrays = tuple(checked_feeds(served.signature, request.feeds))
+        rows = 1
+        batcher = served.batcher
+        padding, length = batcher.settings.padding, 0
+        if padding is not None:
+            arrays, length = padding.pad(served.signature, arrays)
+        if batcher.batched:
+            rows = arrays[0].shape[0]
+            if any(array.shape[0] != rows for array in arrays):
+                raise InputError(
+                    f"inputs have {[array.shape[0] for array in arrays]} rows; expected as many in each",
+                    fix="send the same number of rows for every input",
+                )
+        key = tuple(
+            [array.shape[1:] for array in arrays] if batcher.batched and rows else [array.shape for array in arrays]
+        )
+        known = [spec.name for spec in served.signature.outputs]
+
+        def done(outputs: Arrays | None, error: TidegateError | None) -> None:
+            try:
+                if outputs is None:
+                    finish(None, error)
+                    return
+                if padding is not None:
+                    outputs = padding.crop(served.signature, outputs, length)
+                by_name = dict(zip(known, outputs, strict=True))
+                if names != known:
+                    by_name = {name: by_name[name] for name in names}
+                finish(
+                    Inference(
+                        served,
+                        by_name
+                        if len(names) == len(known) and names == known
+                        else {name: by_name[name] for name in names},
+                    ),
+                    None,
+                )
+            finally:
+                served.usage.end()
+
+        deadline_s = caller.deadline_s
+        if request.timeout_s:
+            last_s = time.monotonic() + request.timeout_s
+            deadline_s = last_s if deadline_s is None else min(deadline_s, last_s)
+        return Job(
+            arrays,
+            key=key,
+            rows=rows,
+            finish=done,
+            began_ns=began_ns,
+            priority=request.priority,
+            deadline_s=deadline_s,
+            gone=caller.gone,
+        )
+
+    def _observed(self, request: Request, caller: Caller, finish: Finish, began_ns: int) -> Finish:
+        def told(answer: Inference | None, error: TidegateError | None) -> None:
+            finish(answer, error)
+            took_ns = time.monotonic_ns() - began_ns
+            for observer in self._observers:
+                observer.finished(caller, request, answer, error, took_ns)
+
+        return told
 
 
-def _checked_outputs(served: ServedModel, wanted: Sequence[str]) -> Sequence[str]:
-    known = [spec.name for spec in served.model.signature.outputs]
+def checked_outputs(served: ServedModel, wanted: Sequence[str]) -> Sequence[str]:
+    """Return the names of the outputs to answer with, in order.
+
+    Raises:
+        InputError: an unknown one, or one twice.
+    """
+    known = [spec.name for spec in served.signature.outputs]
+    if not wanted:
+        return known
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise InputError(
@@ -83,4 +333,4 @@ def _checked_outputs(served: ServedModel, wanted: Sequence[str]) -> Sequence[str
     repeated = [name for name in wanted if list(wanted).count(name) > 1]
     if repeated:
         raise InputError(f"output {repeated[0]!r} is asked for more than once", fix="ask for each output once")
-    return wanted or known
+    return wanted

@@ -2,16 +2,24 @@
 
 Requests reach us as bytes and are parsed here, so that a malformed one is the caller's INVALID_ARGUMENT and not grpc's
 INTERNAL.
+
+A unary method is one of three kinds. *Quick* ones answer at once and run on the thread that reads the network.
+*Begun* ones (ModelInfer) are only begun there and answered later from another thread. *Blocking* ones, such as loading
+a model, take a thread of the pool. Where the direct way is not there (see `tidegate.cloud.direct`), all take one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from tidegate.cloud.core import Caller
 from tidegate.cloud.devices import Reception
+from tidegate.cloud.direct import Begin, ContextCaller, DirectPool, Reply
 from tidegate.cloud.work import StreamSlots, Work
 from tidegate.errors import InputError, TidegateError
 from tidegate.wire.services import Method, Service
@@ -20,28 +28,45 @@ from tidegate.wire.status import code_of, text_of
 Unary = Callable[[Any], Any]
 Streaming = Callable[[Iterator[Any], Any], Iterator[Any]]
 
+BeginUnary = Callable[[Any, Caller, Reply], None]
+"""Begins a parsed request; must not block, and tells the outcome to the reply exactly once."""
+
+
+@dataclass(frozen=True)
+class Behaviours:
+    """What the methods of a service do, by method name."""
+
+    quick: Mapping[str, Unary]
+    """request message to response message, at once"""
+    begun: Mapping[str, BeginUnary]
+    """counted as work until the answer is out; a draining server begins none"""
+    blocking: Mapping[str, Unary]
+    """request message to response message, in its own time"""
+
 
 def unary_handlers(
-    service: Service, behaviours: Mapping[str, Unary], *, work: Work, counted: frozenset[str], reception: Reception
+    service: Service, behaviours: Behaviours, *, work: Work, reception: Reception, direct: DirectPool | None
 ) -> tuple[str, dict[str, Any]]:
     """Return a service's name and its unary handlers.
 
     Args:
-        service: the table.
-        behaviours: request message to response message, by method name.
-        work: counts the methods in `counted`, until their answer is out.
-        counted: methods that a draining server finishes, and does not begin; their callers' reports are heard.
-        reception: takes the reports of devices.
+        service: the table; each of its methods is in one of `behaviours`.
+        behaviours: what the methods do.
+        work: counts what was begun.
+        reception: takes the reports of devices that call what is begun.
+        direct: begins calls on the reading thread; None: everything takes a thread of the pool.
     """
-    import grpc
-
-    return service.name, {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            _unary(method, behaviours[method.name], work if method.name in counted else None, reception),
-            response_serializer=method.response.SerializeToString,
-        )
-        for method in service.methods
-    }
+    handlers: dict[str, Any] = {}
+    for method in service.methods:
+        if method.name in behaviours.begun:
+            begin = _begun(method, behaviours.begun[method.name], work, reception)
+            handlers[method.name] = _waiting(begin) if direct is None else direct.handler(begin)
+        elif method.name in behaviours.quick and direct is not None:
+            handlers[method.name] = direct.handler(_quick(method, behaviours.quick[method.name]))
+        else:
+            behaviour = behaviours.quick.get(method.name) or behaviours.blocking[method.name]
+            handlers[method.name] = _in_pool(method, behaviour)
+    return service.name, handlers
 
 
 def streaming_handler(method: Method, behaviour: Streaming, slots: StreamSlots) -> Any:
@@ -57,7 +82,7 @@ def streaming_handler(method: Method, behaviour: Streaming, slots: StreamSlots) 
     def handle(raw_requests: Iterator[bytes], context: Any) -> Iterator[Any]:
         try:
             slot = slots.take()
-            _release_at_end(context, slot.release)
+            ContextCaller(context).when_over(slot.release)
             yield from behaviour((_parsed(method, raw) for raw in raw_requests), context)
         except TidegateError as error:
             abort(context, error)
@@ -72,23 +97,65 @@ def abort(context: Any, error: TidegateError) -> None:
     context.abort(grpc.StatusCode[code_of(error)], text_of(error))
 
 
-def _unary(method: Method, behaviour: Unary, work: Work | None, reception: Reception) -> Callable[[bytes, Any], Any]:
+def _quick(method: Method, behaviour: Unary) -> Begin:
+    def begin(raw: bytes, caller: ContextCaller, reply: Reply) -> None:
+        try:
+            answer = behaviour(_parsed(method, raw)).SerializeToString()
+        except TidegateError as error:
+            reply(None, error)
+            return
+        reply(answer, None)
+
+    return begin
+
+
+def _begun(method: Method, behaviour: BeginUnary, work: Work, reception: Reception) -> Begin:
+    def begin(raw: bytes, caller: ContextCaller, reply: Reply) -> None:
+        try:
+            caller.when_over(work.begin().release)
+            reception.greet(caller.context)
+            request = _parsed(method, raw)
+        except TidegateError as error:
+            reply(None, error)
+            return
+        behaviour(request, caller, reply)
+
+    return begin
+
+
+def _waiting(begin: Begin) -> Any:
+    """Return a handler for a pool thread, which waits for the reply."""
+    import grpc
+
+    def handle(raw: bytes, context: Any) -> bytes:
+        outcome: Future[bytes] = Future()
+
+        def reply(answer: bytes | None, error: TidegateError | None) -> None:
+            if error is None:
+                outcome.set_result(answer or b"")
+            else:
+                outcome.set_exception(error)
+
+        try:
+            begin(raw, ContextCaller(context), reply)
+            return outcome.result()
+        except TidegateError as error:
+            abort(context, error)
+            raise
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _in_pool(method: Method, behaviour: Unary) -> Any:
+    import grpc
+
     def handle(raw: bytes, context: Any) -> Any:
         try:
-            if work is not None:
-                # Released by grpc when the answer is out: at the return of this function it is not.
-                _release_at_end(context, work.begin().release)
-                reception.greet(context)
             return behaviour(_parsed(method, raw))
         except TidegateError as error:
             abort(context, error)
 
-    return handle
-
-
-def _release_at_end(context: Any, release: Callable[[], None]) -> None:
-    if not context.add_callback(release):
-        release()
+    return grpc.unary_unary_rpc_method_handler(handle, response_serializer=method.response.SerializeToString)
 
 
 def _parsed(method: Method, raw: bytes) -> Any:

@@ -17,9 +17,12 @@ from importlib.metadata import version
 from typing import Any
 
 from tidegate.bundle.manifest import TensorSpec
-from tidegate.cloud.core import Core
+from tidegate.cloud.core import Caller, Core, Inference, Request
+from tidegate.cloud.direct import Reply
+from tidegate.cloud.lifecycle import State
 from tidegate.cloud.repository import ServedModel
 from tidegate.convert.mirrors import oip
+from tidegate.errors import InputError, TidegateError
 from tidegate.wire import messages
 from tidegate.wire.tensors import read_inputs, write_outputs
 
@@ -27,6 +30,15 @@ SERVER_NAME = "tidegate"
 
 EXTENSIONS = ("binary_tensor_data", "repository_index")
 """Raw contents, by Triton's name; and of Triton's `model_repository` the index only, so by a name of our own."""
+
+INDEX_STATE = {
+    State.LOADING: "LOADING",
+    State.WARMING: "LOADING",
+    State.READY: "UNAVAILABLE",
+    State.DRAINING: "UNLOADING",
+    State.UNLOADED: "UNAVAILABLE",
+}
+"""Triton's word for a version that cannot be called now; READY stands for one that draining keeps away."""
 
 
 class InferenceServicer:
@@ -64,29 +76,75 @@ class InferenceServicer:
         _add_specs(response.outputs, served.model.signature.outputs)
         return response
 
-    def model_infer(self, request: Any) -> Any:
-        """Run the model; the answer is raw, whatever the request was."""
-        wanted = [output.name for output in request.outputs]
-        inference = self._core.infer(request.model_name, request.model_version, read_inputs(request), wanted)
-        response = messages.ModelInferResponse(
-            model_name=inference.served.name, model_version=inference.served.version, id=request.id
-        )
-        write_outputs(response, inference.outputs)
-        return response
+    def model_infer(self, request: Any, caller: Caller, reply: Reply) -> None:
+        """Begin to run the model; the answer is raw, whatever the request was."""
+
+        def finish(inference: Inference | None, error: TidegateError | None) -> None:
+            if inference is None:
+                reply(None, error)
+                return
+            response = messages.ModelInferResponse(
+                model_name=inference.served.name, model_version=inference.served.version, id=request.id
+            )
+            try:
+                write_outputs(response, inference.outputs)
+                answer = response.SerializeToString()
+            except TidegateError as unwritable:
+                reply(None, unwritable)
+                return
+            reply(answer, None)
+
+        try:
+            asked = _asked(request)
+        except TidegateError as error:
+            reply(None, error)
+            return
+        self._core.begin(asked, caller, finish, inline=True)
 
     def repository_index(self, request: Any) -> Any:
-        """Every version of every model; what is listed is loaded, so only draining makes it unavailable."""
-        ready = self._core.ready
-        served_models = () if request.ready and not ready else self._core.repository.all()
+        """Every version that is or was here, in Triton's states; one that draining or a failure keeps away says why."""
+        draining = not self._core.ready
         response = messages.RepositoryIndexResponse()
-        for served in served_models:
+        for status in self._core.repository.statuses():
+            ready = status.state is State.READY and not draining
+            if request.ready and not ready:
+                continue
             response.models.add(
-                name=served.name,
-                version=served.version,
-                state="READY" if ready else "UNAVAILABLE",
-                reason="" if ready else "the server is shutting down",
+                name=status.name,
+                version=status.version,
+                state="READY" if ready else INDEX_STATE[status.state],
+                reason="the server is shutting down" if draining and status.state is State.READY else status.reason,
             )
         return response
+
+
+def _asked(request: Any) -> Request:
+    """Return what a ModelInferRequest asks for.
+
+    Raises:
+        InputError: its tensors are not what they say, or `priority` or `timeout` is not a number.
+    """
+    parameters = request.parameters
+    return Request(
+        model=request.model_name,
+        feeds=read_inputs(request),
+        version=request.model_version,
+        wanted=[output.name for output in request.outputs],
+        id=request.id,
+        priority=_number(parameters, "priority") if parameters else 0,
+        timeout_s=_number(parameters, "timeout") / 1e6 if parameters else 0.0,
+    )
+
+
+def _number(parameters: Any, name: str) -> int:
+    """Return Triton's parameter of that name, 0 where it is not given; its `timeout` counts in microseconds."""
+    if name not in parameters:
+        return 0
+    kind = parameters[name].WhichOneof("parameter_choice")
+    value = getattr(parameters[name], kind) if kind in ("int64_param", "uint64_param") else -1
+    if value < 0:
+        raise InputError(f"parameter {name!r} is no whole number from 0", fix="send it as int64_param or uint64_param")
+    return int(value)
 
 
 def _add_specs(tensors: Any, specs: tuple[TensorSpec, ...]) -> None:

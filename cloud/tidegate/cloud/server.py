@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tidegate.cloud.core import Core
+from tidegate.cloud.core import Admission, Core, Observer
 from tidegate.cloud.devices import Reception
-from tidegate.cloud.repository import Repository, load_served
+from tidegate.cloud.repository import ReloadReport, Repository, RepositorySettings
+from tidegate.cloud.sources import BundleFiles, Source
+from tidegate.cloud.watching import Watcher
 from tidegate.cloud.work import StreamSlots, Work
 from tidegate.errors import ConfigError, DependencyError, ResourceError, StateError
+
+if TYPE_CHECKING:
+    from tidegate.cloud.services import Health
 
 KEEPALIVE_MS = 20_000
 """A client that is silent this long is asked whether it still lives."""
@@ -46,11 +51,19 @@ class ServerSettings:
     """longest speech segment"""
     reflection: bool = True
     """whether clients may ask for the services' descriptors"""
+    direct: bool = True
+    """whether unary calls go without a thread of their own, where this grpcio allows it"""
+    share_port: bool = False
+    """whether other processes may listen on the same port; the system spreads connections over them"""
+    watch_interval_s: float = 0.0
+    """how often to look for changed bundles; 0: only `Server.reload` does"""
 
     def __post_init__(self) -> None:
         for name in ("maximum_message_bytes", "maximum_streams", "unary_threads", "maximum_queued_calls"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more", fix=f"raise {name}")
+        if not self.watch_interval_s >= 0:
+            raise ConfigError(f"watch_interval_s is {self.watch_interval_s}; expected 0 or more", fix="use 0 for never")
         if not self.maximum_segment_s > 0:
             raise ConfigError(f"maximum_segment_s is {self.maximum_segment_s}; expected more than 0", fix="raise it")
 
@@ -74,6 +87,11 @@ class Server:
         catalogue: bytes | None = None,
         settings: ServerSettings | None = None,
         reception: Reception | None = None,
+        repository: RepositorySettings | None = None,
+        source: Source | None = None,
+        admissions: Sequence[Admission] = (),
+        observers: Sequence[Observer] = (),
+        on_reload: Callable[[ReloadReport], None] = lambda report: None,
     ) -> None:
         """Note what to serve; nothing is loaded or opened yet.
 
@@ -85,25 +103,45 @@ class Server:
             catalogue: JSON lines that replace the catalogues of the bundles.
             settings: limits and switches.
             reception: takes what devices report and answers with the newest release; default: keeps reports only.
+            repository: policies, batching and memory limit; `variant`, `threads` and `catalogue`, where given, replace
+                those of its `loading`.
+            source: where versions come from instead of `bundles`.
+            admissions: asked before every inference request.
+            observers: told after every inference request.
+            on_reload: told what the watcher changed or could not load.
 
         Raises:
             ConfigError: no bundle, or `listen` is not HOST:PORT.
         """
-        if not bundles:
+        if not bundles and source is None:
             raise ConfigError("no bundle to serve", fix="name at least one bundle")
         self._host = _checked_host(listen)
         self._listen = listen
-        self._bundles = [Path(bundle) for bundle in bundles]
-        self._variant = variant
-        self._threads = threads
-        self._catalogue = catalogue
         self._settings = settings or ServerSettings()
         self._work = Work()
         self._slots = StreamSlots(self._settings.maximum_streams)
-        self.repository = Repository()
+        held = repository or RepositorySettings()
+        loading = replace(
+            held.loading,
+            variant=held.loading.variant if variant is None else variant,
+            threads=held.loading.threads if threads is None else threads,
+            catalogue=held.loading.catalogue if catalogue is None else catalogue,
+        )
+        self.repository = Repository(
+            source or BundleFiles([Path(bundle) for bundle in bundles]),
+            replace(held, loading=loading),
+            computing=self._work.compute,
+            on_change=self._follow,
+        )
+        self.core = Core(self.repository, self._work, admissions=admissions, observers=observers)
+        self._watcher = (
+            Watcher(self.repository, interval_s=self._settings.watch_interval_s, on_report=on_reload)
+            if self._settings.watch_interval_s
+            else None
+        )
         self.reception = reception or Reception()
         self._grpc_server: Any = None
-        self._health: Any = None
+        self._health: Health | None = None
         self._port = 0
 
     @property
@@ -133,7 +171,7 @@ class Server:
             ResourceError: the port cannot be opened.
             DependencyError: grpcio or its companions are not installed.
             StateError: started before.
-            TidegateError: a bundle cannot be loaded; see `tidegate.cloud.repository.load_served`.
+            TidegateError: a bundle cannot be loaded; see `tidegate.cloud.served.load_bundle`.
         """
         if self._grpc_server is not None:
             raise StateError("the server was started before", fix="make a new Server")
@@ -146,7 +184,17 @@ class Server:
             raise
         self._add_services()
         self._grpc_server.start()
+        if self._watcher is not None:
+            self._watcher.start()
         return self._port
+
+    def reload(self) -> ReloadReport:
+        """Look for new, changed and removed versions, and serve what is there now without dropping a request.
+
+        Raises:
+            TidegateError: the source cannot be asked; see `Repository.reload`.
+        """
+        return self.repository.reload()
 
     def stop(self, grace_s: float = EXIT_GRACE_S) -> bool:
         """Drain and stop: health says NOT_SERVING, new work is refused, work under way finishes, the port closes.
@@ -161,9 +209,11 @@ class Server:
         if self._grpc_server is None:
             return True
         deadline = time.monotonic() + grace_s
+        if self._watcher is not None:
+            self._watcher.stop()
         self._work.drain()
         if self._health is not None:
-            self._health.enter_graceful_shutdown()
+            self._health.drain()
         finished = self._work.wait_until_idle(grace_s)
         self._grpc_server.stop(max(0.0, min(CLOSE_GRACE_S, deadline - time.monotonic()))).wait()
         self._close(free_models=self._work.wait_until_computed(CLOSE_GRACE_S))
@@ -186,7 +236,7 @@ class Server:
         limits = self._settings
         return grpc.server(
             ThreadPoolExecutor(limits.maximum_streams + limits.unary_threads, thread_name_prefix="tidegate-serve"),
-            options=_options(limits.maximum_message_bytes),
+            options=_options(limits.maximum_message_bytes, limits.share_port),
             maximum_concurrent_rpcs=limits.maximum_streams + limits.maximum_queued_calls,
         )
 
@@ -201,20 +251,26 @@ class Server:
         return port
 
     def _load_models(self) -> None:
-        for path in self._bundles:
-            served = load_served(path, variant=self._variant, threads=self._threads, catalogue=self._catalogue)
-            self.repository.add(served)
+        """Load everything; at the start, other than at a reload, one failure is one too many."""
+        report = self.repository.reload()
+        if report.failed:
+            raise report.failed[0][1]
+
+    def _follow(self) -> None:
+        if self._health is not None:
+            self._health.follow()
 
     def _add_services(self) -> None:
         from tidegate.cloud.services import add_services
 
         self._health = add_services(
             self._grpc_server,
-            Core(self.repository, self._work),
+            self.core,
             self._slots,
             self.reception,
             maximum_segment_s=self._settings.maximum_segment_s,
             reflection=self._settings.reflection,
+            direct=self._settings.direct,
         )
 
     def _close(self, *, free_models: bool) -> None:
@@ -233,12 +289,12 @@ def _checked_host(listen: str) -> str:
     return host
 
 
-def _options(maximum_message_bytes: int) -> list[tuple[str, int]]:
+def _options(maximum_message_bytes: int, share_port: bool) -> list[tuple[str, int]]:
     return [
         ("grpc.max_send_message_length", maximum_message_bytes),
         ("grpc.max_receive_message_length", maximum_message_bytes),
-        # Two servers on one port would each get a share of the calls; the second one is told instead.
-        ("grpc.so_reuseport", 0),
+        # Two servers on one port each get a share of the calls; unless that is meant, the second one is told instead.
+        ("grpc.so_reuseport", int(share_port)),
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.http2.max_pings_without_data", 0),

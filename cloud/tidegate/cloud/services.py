@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
 from typing import Any
 
 from tidegate.cloud.core import Core
 from tidegate.cloud.devices import Reception
-from tidegate.cloud.handlers import streaming_handler, unary_handlers
+from tidegate.cloud.direct import DirectPool, supported
+from tidegate.cloud.handlers import Behaviours, streaming_handler, unary_handlers
 from tidegate.cloud.inference import InferenceServicer
+from tidegate.cloud.repository import served_names
 from tidegate.cloud.speech import SpeechServicer
 from tidegate.cloud.work import StreamSlots
 from tidegate.errors import DependencyError
@@ -19,10 +23,57 @@ REFLECTION_NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1al
 """The two versions have the same messages on the wire; new clients ask for the first one first."""
 
 
+class Health:
+    """Health of the whole, each service, each model (`NAME`) and each version (`NAME/VERSION`)."""
+
+    def __init__(self, servicer: Any, core: Core) -> None:
+        self._servicer = servicer
+        self._core = core
+        self._lock = threading.Lock()
+        self._models: set[str] = set()
+        self._set(("", OPEN_INFERENCE.name, SPEECH.name), serving=True)
+        self.follow()
+
+    def follow(self) -> None:
+        """State which models can be called now; called after every change of the repository."""
+        with self._lock:
+            models = set(served_names(self._core.repository.all()))
+            gone, self._models = self._models - models, models
+            self._set(models, serving=True)
+            self._set(gone, serving=False)
+
+    def drain(self) -> None:
+        """Say NOT_SERVING for everything from now on."""
+        self._servicer.enter_graceful_shutdown()
+
+    def _set(self, names: Iterable[str], *, serving: bool) -> None:
+        from grpc_health.v1 import health_pb2
+
+        status = health_pb2.HealthCheckResponse
+        for name in names:
+            self._servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
+
+
 def add_services(
-    server: Any, core: Core, slots: StreamSlots, reception: Reception, *, maximum_segment_s: float, reflection: bool
-) -> Any:
-    """Register all services on a grpc server and return the health servicer.
+    server: Any,
+    core: Core,
+    slots: StreamSlots,
+    reception: Reception,
+    *,
+    maximum_segment_s: float,
+    reflection: bool,
+    direct: bool,
+) -> Health:
+    """Register all services on a grpc server and return what sets their health.
+
+    Args:
+        server: grpc's, not started.
+        core: the models.
+        slots: the server's streams.
+        reception: takes the reports of devices.
+        maximum_segment_s: longest speech segment.
+        reflection: whether to serve descriptors.
+        direct: whether unary calls may go without a thread of their own (see `tidegate.cloud.direct`).
 
     Raises:
         DependencyError: the health or reflection package is not installed.
@@ -31,32 +82,31 @@ def add_services(
         from grpc_health.v1 import health
     except ImportError as error:
         raise _missing(error) from error
-    _add(server, *_inference(core, reception))
+    _add(server, *_inference(core, reception, direct))
     _add(server, *_speech(core, slots, reception, maximum_segment_s))
-    health_servicer = health.HealthServicer()
-    _add_health(server, health_servicer, core)
+    servicer = health.HealthServicer()
+    _add_health(server, servicer)
     if reflection:
         _add_reflection(server, slots)
-    return health_servicer
+    return Health(servicer, core)
 
 
-def _inference(core: Core, reception: Reception) -> tuple[str, dict[str, Any]]:
+def _inference(core: Core, reception: Reception, direct: bool) -> tuple[str, dict[str, Any]]:
     servicer = InferenceServicer(core)
-    return unary_handlers(
-        OPEN_INFERENCE,
-        {
+    behaviours = Behaviours(
+        quick={
             "ServerLive": servicer.server_live,
             "ServerReady": servicer.server_ready,
             "ModelReady": servicer.model_ready,
             "ServerMetadata": servicer.server_metadata,
             "ModelMetadata": servicer.model_metadata,
-            "ModelInfer": servicer.model_infer,
             "RepositoryIndex": servicer.repository_index,
         },
-        work=core.work,
-        counted=frozenset({"ModelInfer"}),
-        reception=reception,
+        begun={"ModelInfer": servicer.model_infer},
+        blocking={},
     )
+    pool = DirectPool() if direct and supported() else None
+    return unary_handlers(OPEN_INFERENCE, behaviours, work=core.work, reception=reception, direct=pool)
 
 
 def _speech(
@@ -67,14 +117,10 @@ def _speech(
     return SPEECH.name, {method.name: streaming_handler(method, servicer.streaming_recognize, slots)}
 
 
-def _add_health(server: Any, servicer: Any, core: Core) -> None:
-    """Serve health for the whole, each service, each model (`NAME`) and each version (`NAME/VERSION`)."""
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
+def _add_health(server: Any, servicer: Any) -> None:
+    from grpc_health.v1 import health_pb2_grpc
 
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    models = [name for served in core.repository.all() for name in (served.name, f"{served.name}/{served.version}")]
-    for name in ("", OPEN_INFERENCE.name, SPEECH.name, *models):
-        servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
 
 
 def _add_reflection(server: Any, slots: StreamSlots) -> None:

@@ -1,0 +1,244 @@
+"""One version of a model in memory: loaded, proven on its golden fixture, and ready to be called."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tidegate.bundle import Bundle, Manifest, Signature
+from tidegate.cloud.batching import Batcher, BatchSettings
+from tidegate.cloud.queueing import Arrays
+from tidegate.cloud.rows import rows_are_independent
+from tidegate.cloud.short_runs import ShortRuns, cost_follows_shape
+from tidegate.cloud.statistics import Statistics
+from tidegate.errors import ModelError
+from tidegate.runtime import Model, load
+from tidegate.speech import Catalogue, Transcriber
+
+CATALOGUE_ASSET = "catalogue"
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """How versions are loaded."""
+
+    variant: str | None = None
+    """id; None for the first whose runtime is installed"""
+    threads: int | None = None
+    """of the runtime, per model; None for its default"""
+    catalogue: bytes | None = None
+    """JSON lines that replace the bundles' own catalogues"""
+    batching: BatchSettings = field(default_factory=BatchSettings)
+    """for models that can be batched"""
+
+
+class Usage:
+    """Counts who uses a version, so that it is freed by the last of them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._users = 0
+        self._on_unused: Callable[[], None] | None = None
+
+    @property
+    def users(self) -> int:
+        """Requests in flight."""
+        return self._users
+
+    def begin(self) -> bool:
+        """Count one more user; False when the version is retired, and another one has to be looked up."""
+        with self._changed:
+            if self._on_unused is not None:
+                return False
+            self._users += 1
+            return True
+
+    def end(self) -> None:
+        """Count one user less; the last one of a retired version frees it."""
+        with self._changed:
+            self._users -= 1
+            on_unused = self._on_unused
+            if on_unused is None or self._users:
+                return
+        self._free(on_unused)
+
+    def retire(self, on_unused: Callable[[], None]) -> None:
+        """Let nobody begin any more, and have `on_unused` called after the last user: now, if there is none.
+
+        Args:
+            on_unused: called once, from the thread of the last user or from this one.
+        """
+        with self._changed:
+            self._on_unused = on_unused
+            if self._users:
+                return
+        self._free(on_unused)
+
+    def wait_until_freed(self, timeout_s: float) -> bool:
+        """Wait until the retired version was freed; return whether that came about in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._users < 0, timeout_s)
+
+    def _free(self, on_unused: Callable[[], None]) -> None:
+        on_unused()
+        with self._changed:
+            self._users = -1
+            self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One loaded, warm version of a model."""
+
+    manifest: Manifest
+    model: Model
+    transcriber: Transcriber | None
+    """None: not a speech model"""
+    catalogue: Catalogue | None
+    batcher: Batcher
+    """runs requests for tensors"""
+    statistics: Statistics
+    memory_bytes: int = 0
+    """what the process grew by while this version was loaded; 0 where it cannot be told"""
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def name(self) -> str:
+        """The bundle's name, by which it is called."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """The bundle's version."""
+        return self.manifest.version
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs and outputs."""
+        return self.model.signature
+
+    def close(self) -> None:
+        """Free the model and the index."""
+        self.batcher.close()
+        self.model.close()
+        if self.catalogue is not None:
+            self.catalogue.close()
+
+    def let_go(self) -> None:
+        """Free a version that was replaced. A recognition stream keeps the version it began with until it ends."""
+        if self.transcriber is None:
+            self.close()
+        else:
+            self.batcher.close()
+
+
+def load_served(
+    path: Path, *, variant: str | None = None, threads: int | None = None, catalogue: bytes | None = None
+) -> ServedModel:
+    """Open a bundle, load one variant, and prove it on the golden fixture before anybody may call it.
+
+    Raises:
+        As `load_bundle`, and what `Bundle.open` raises.
+    """
+    with Bundle.open(path) as bundle:
+        return load_bundle(bundle, LoadSettings(variant, threads, catalogue))
+
+
+def load_bundle(
+    bundle: Bundle,
+    settings: LoadSettings,
+    *,
+    on_loaded: Callable[[], None] = lambda: None,
+    computing: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> ServedModel:
+    """Load one variant of an open bundle and prove it on the golden fixture before anybody may call it.
+
+    Args:
+        bundle: open; it may be closed afterwards.
+        settings: which variant, and how.
+        on_loaded: told between loading and warming.
+        computing: entered around every run.
+
+    Raises:
+        NotFoundError, BundleError, IntegrityError, DependencyError: as `tidegate.runtime.load`.
+        InputError: the catalogue is not one.
+        ModelError: the model does not load, or answers the golden inputs otherwise than the bundle promises.
+    """
+    before_bytes = resident_bytes()
+    manifest = bundle.manifest
+    is_speech = manifest.front_end is not None and manifest.decoder is not None
+    raw_catalogue = settings.catalogue if settings.catalogue is not None else bundle.asset(CATALOGUE_ASSET)
+    model = load(bundle, variant=settings.variant, threads=settings.threads)
+    try:
+        on_loaded()
+        _warm_up(bundle, model)
+        statistics = Statistics()
+        if settings.batching.padding is not None:
+            settings.batching.padding.check(model.signature)
+        return ServedModel(
+            manifest=manifest,
+            model=model,
+            transcriber=Transcriber(model) if is_speech else None,
+            catalogue=Catalogue.from_jsonl(raw_catalogue) if is_speech and raw_catalogue is not None else None,
+            batcher=Batcher(
+                manifest.name,
+                _by_position(model),
+                settings.batching,
+                statistics,
+                batched=settings.batching.maximum_rows > 1 and rows_are_independent(model, bundle.golden()),
+                short=ShortRuns(cost_follows_shape(model.backend, bundle.variant_bytes(model.variant_id))),
+                computing=computing,
+            ),
+            statistics=statistics,
+            memory_bytes=max(0, resident_bytes() - before_bytes),
+        )
+    except BaseException:
+        model.close()
+        raise
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process holds now; 0 where the system does not say (elsewhere than on Linux)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _by_position(model: Model) -> Callable[[Arrays], Arrays]:
+    """Return the model as a function of arrays in the signature's order."""
+    inputs = [spec.name for spec in model.signature.inputs]
+    outputs = [spec.name for spec in model.signature.outputs]
+    if len(inputs) == len(outputs) == 1:
+
+        def single(arrays: Arrays) -> Arrays:
+            return (model(arrays[0]),)
+
+        return single
+
+    def several(arrays: Arrays) -> Arrays:
+        found = model.run(dict(zip(inputs, arrays, strict=True)))
+        return tuple([found[name] for name in outputs])
+
+    return several
+
+
+def _warm_up(bundle: Bundle, model: Model) -> None:
+    """Run the golden inputs once: the first call pays for lazy set-up, and a broken model never becomes ready."""
+    golden, promise = bundle.golden(), bundle.manifest.golden
+    if golden is None or promise is None:
+        return
+    tolerance = promise.tolerance_by_variant.get(model.variant_id, promise.tolerance)
+    worst = [error for error in golden.compare(model.run(golden.inputs), tolerance) if not error.within]
+    if worst:
+        raise ModelError(
+            f"{bundle.path}: variant {model.variant_id} answers the golden inputs otherwise than promised: output "
+            f"{worst[0].name!r} {worst[0].problem or f'is off by {worst[0].maximum_error:g}'}; "
+            f"tolerance {tolerance:g}",
+            fix="run `tidegate verify` on the bundle and serve another variant with --variant",
+        )

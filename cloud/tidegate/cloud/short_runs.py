@@ -1,0 +1,58 @@
+"""Which runs are so short that the thread that reads the network may do them itself.
+
+A hand-over between threads costs more than a small model does. A long run on that thread would hold up every other
+call, so a shape has to have proven itself several times on a thread of its own, and a model only qualifies when its
+graph has no loop: then its cost depends on the shape of its inputs and not on what is in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+LONGEST_NS = 500_000
+"""A run of up to half a millisecond is short: the length of two hand-overs on a busy core."""
+
+PROOFS = 8
+"""Short runs in a row that a shape needs."""
+
+SHAPES_KEPT = 64
+
+LOOPS = (b"\x22\x04Loop", b"\x22\x04Scan", b"\x22\x0bSequenceMap")
+"""`op_type` (field 4 of NodeProto) of ONNX's operators that repeat a graph, as they stand in the file."""
+
+
+def cost_follows_shape(backend: str, content: bytes) -> bool:
+    """Say whether the time that a model file takes depends on its inputs' shapes only, as far as can be told.
+
+    Args:
+        backend: as in the manifest; only `onnx` files can be looked into.
+        content: the model file.
+    """
+    return backend == "onnx" and not any(mark in content for mark in LOOPS)
+
+
+class ShortRuns:
+    """Shapes that have proven to be short. Used under the batcher's claim, so by one thread at a time."""
+
+    def __init__(self, possible: bool) -> None:
+        """Begin without any proof.
+
+        Args:
+            possible: whether the model qualifies at all.
+        """
+        self._possible = possible
+        self._proofs: dict[tuple[Hashable, int], int] = {}
+
+    def allows(self, key: Hashable, rows: int) -> bool:
+        """Say whether a run of this shape may be done in place."""
+        return self._possible and self._proofs.get((key, rows), 0) >= PROOFS
+
+    def saw(self, key: Hashable, rows: int, took_ns: int) -> None:
+        """Note how long a run took; a long one takes all of its shape's proofs away."""
+        if not self._possible:
+            return
+        shape = (key, rows)
+        if took_ns > LONGEST_NS:
+            self._proofs.pop(shape, None)
+        elif shape in self._proofs or len(self._proofs) < SHAPES_KEPT:
+            self._proofs[shape] = min(self._proofs.get(shape, 0) + 1, PROOFS)

@@ -1,0 +1,116 @@
+"""What a model did, counted: the numbers of Triton's ModelStatistics, which Prometheus metrics are read from as well.
+
+Times are in nanoseconds and only grow. One request counts once in `success` or `fail`; one run of the model counts once
+in `executions`, however many requests it carried. A batch's compute times count for each of its requests, as Triton's
+do, and once in `batches` under its number of rows.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+
+
+@dataclass
+class Duration:
+    """How often, and how long together."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, ns: int, count: int = 1) -> None:
+        """Count `count` events of `ns` each."""
+        self.count += count
+        self.ns += ns * count
+
+
+@dataclass
+class BatchCounts:
+    """Runs with one number of rows."""
+
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+
+
+@dataclass
+class Counts:
+    """A copy of all counters at one moment."""
+
+    success: Duration = field(default_factory=Duration)
+    """whole time in the server, of requests that were answered"""
+    fail: Duration = field(default_factory=Duration)
+    """whole time of requests that reached the model's queue and were not answered"""
+    queue: Duration = field(default_factory=Duration)
+    compute_input: Duration = field(default_factory=Duration)
+    """joining and padding"""
+    compute_infer: Duration = field(default_factory=Duration)
+    """the runtime"""
+    compute_output: Duration = field(default_factory=Duration)
+    """splitting"""
+    inferences: int = 0
+    """rows that were inferred; a request of a model without a batch axis is one"""
+    executions: int = 0
+    """runs of the model"""
+    refused: int = 0
+    """requests that a full queue turned away"""
+    dropped: int = 0
+    """requests that ran out of time or lost their caller while they waited"""
+    last_inference_ms: int = 0
+    """milliseconds since the epoch"""
+    batches: dict[int, BatchCounts] = field(default_factory=dict)
+    """by number of rows"""
+
+
+class Statistics:
+    """Counters of one version. Safe for several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = Counts()
+
+    def ran(self, rows: int, requests: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """Count one run of the model."""
+        with self._lock:
+            counts = self._counts
+            batch = counts.batches.get(rows)
+            if batch is None:
+                batch = counts.batches[rows] = BatchCounts()
+            for found in (counts, batch):
+                weight = requests if found is counts else 1
+                found.compute_input.add(input_ns, weight)
+                found.compute_infer.add(infer_ns, weight)
+                found.compute_output.add(output_ns, weight)
+            counts.executions += 1
+            counts.inferences += rows
+            counts.last_inference_ms = time.time_ns() // 1_000_000
+
+    def finished(self, ok: bool, queue_ns: int, whole_ns: int) -> None:
+        """Count one request that was queued or run."""
+        with self._lock:
+            counts = self._counts
+            (counts.success if ok else counts.fail).add(whole_ns)
+            counts.queue.add(queue_ns)
+
+    def refused(self) -> None:
+        """Count one request that found the queue full."""
+        with self._lock:
+            self._counts.refused += 1
+
+    def dropped(self) -> None:
+        """Count one request that was given up while it waited."""
+        with self._lock:
+            self._counts.dropped += 1
+
+    def read(self) -> Counts:
+        """Return a copy."""
+        with self._lock:
+            now = self._counts
+            names = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
+            copies = {name: replace(getattr(now, name)) for name in names}
+            batches = {
+                rows: BatchCounts(replace(one.compute_input), replace(one.compute_infer), replace(one.compute_output))
+                for rows, one in now.batches.items()
+            }
+            return replace(now, **copies, batches=batches)
