@@ -62,6 +62,8 @@ class _Segment:
 
     utterance: Utterance
     at_server: bool
+    device: DeviceModel | None
+    """that was active when it started; decides if the server does not"""
     result: SegmentResult | None = None
 
 
@@ -123,14 +125,14 @@ class CloudRecogniser:
         if isinstance(event, SegmentStarted):
             self._attempt(self._link.open_again)
             at_server = self._link.stream is not None
-            self._segments.append(_Segment(extended(None, event, self._clock()), at_server))
+            self._segments.append(_Segment(extended(None, event, self._clock()), at_server, self._device))
         else:
             extended(self._segments[-1].utterance, event, self._clock())
         segment = self._segments[-1]
         if segment.at_server:
             self._send(event)
         elif isinstance(event, SegmentEnded):
-            segment.result = self._on_device(segment.utterance)
+            segment.result = self._on_device(segment)
 
     def ready(self) -> list[SegmentResult]:
         """Take the answers that have come, without waiting unless the backlog is full."""
@@ -148,6 +150,15 @@ class CloudRecogniser:
         while waiting := self._waiting():
             self._wait_for(waiting[0])
         return self._decided()
+
+    def change(self, device: DeviceModel | None) -> None:
+        """Take another model for the segments that start from now on; those before keep theirs."""
+        self._device = device
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no segment waits for its result."""
+        return not self._segments
 
     def close(self) -> None:
         """End the stream."""
@@ -254,14 +265,14 @@ class CloudRecogniser:
                 continue
             segment.at_server = False
             if segment.utterance.ended_at_s is not None:
-                segment.result = self._on_device(segment.utterance, error)
+                segment.result = self._on_device(segment, error)
         if self._device is None:
             raise self._helpless(error)
 
-    def _on_device(self, utterance: Utterance, why: TidegateError | None = None) -> SegmentResult:
-        if self._device is None:
+    def _on_device(self, segment: _Segment, why: TidegateError | None = None) -> SegmentResult:
+        if segment.device is None:
             raise self._helpless(why)
-        return self._device.recognise(utterance)
+        return segment.device.recognise(segment.utterance)
 
     def _helpless(self, why: TidegateError | None) -> UnavailableError:
         said = why.message if why else f"{self._settings.target}: the server failed before"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from tidegate.bundle.manifest import Manifest
 from tidegate.edge.endpoint import SegmentAudio, SegmentEvent, SegmentStarted
 from tidegate.edge.results import SegmentResult
-from tidegate.speech import Catalogue, Transcriber
+from tidegate.speech import Catalogue, Transcript
 from tidegate.speech.pcm import float32_from_int16
 from tidegate.speech.resample import StreamResampler
 
@@ -33,6 +34,23 @@ class Utterance:
         return float32_from_int16(np.concatenate(self.parts))
 
 
+@dataclass
+class Costs:
+    """CPU time of this thread."""
+
+    model_cpu_s: float = 0.0
+    """in the model and the decoder"""
+    search_cpu_s: float = 0.0
+
+
+class SegmentTranscriber(Protocol):
+    """What recognises a segment; `tidegate.speech.Transcriber` does."""
+
+    @property
+    def sample_rate_hz(self) -> int: ...  # noqa: D102
+    def transcribe(self, samples: NDArray[np.float32]) -> Transcript: ...  # noqa: D102
+
+
 class DeviceModel:
     """The transcriber and the catalogue of the bundle on this device."""
 
@@ -40,11 +58,12 @@ class DeviceModel:
         self,
         manifest: Manifest,
         variant_id: str,
-        transcriber: Transcriber,
+        transcriber: SegmentTranscriber,
         catalogue: Catalogue | None,
         *,
         maximum_results: int,
         sample_rate_hz: int,
+        costs: Costs | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take what is loaded already.
@@ -56,6 +75,7 @@ class DeviceModel:
             catalogue: gives search results; None for none.
             maximum_results: search results a segment.
             sample_rate_hz: rate of the utterances; resampled when the model wants another.
+            costs: added to; shared by the versions that follow one another in one run. None for new ones.
             clock: the pipeline's monotonic clock, in seconds.
         """
         self._manifest = manifest
@@ -65,9 +85,7 @@ class DeviceModel:
         self._maximum_results = maximum_results
         self._sample_rate_hz = sample_rate_hz
         self._clock = clock
-        self.model_cpu_s = 0.0
-        """CPU time of this thread in the model and the decoder"""
-        self.search_cpu_s = 0.0
+        self.costs = Costs() if costs is None else costs
 
     @property
     def name(self) -> str:
@@ -84,8 +102,8 @@ class DeviceModel:
         transcript = self._transcriber.transcribe(self._at_the_models_rate(utterance.samples()))
         recognised_s = time.thread_time()
         results = self._catalogue.search(transcript.text, self._maximum_results) if self._catalogue else ()
-        self.model_cpu_s += recognised_s - started_s
-        self.search_cpu_s += time.thread_time() - recognised_s
+        self.costs.model_cpu_s += recognised_s - started_s
+        self.costs.search_cpu_s += time.thread_time() - recognised_s
 
         start_s = utterance.start_sample / self._sample_rate_hz
         transcript = transcript.shifted(start_s)

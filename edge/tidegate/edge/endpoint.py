@@ -217,6 +217,30 @@ class Endpointer:
         self._over = True
         return self._advance(Event.FLUSH, np.zeros(0, np.int16))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a segment is open."""
+        return self._state in (State.SPEECH, State.ENDING)
+
+    def take_over(self, before: Endpointer) -> None:
+        """Go on in the stream of another endpointer, which has other durations or another frame length.
+
+        What it holds is cut into frames anew from its end, so that at most less than a frame of the pre-roll goes.
+
+        Raises:
+            StateError: a segment is open there, and it would be cut in two.
+        """
+        if before.is_open:
+            raise StateError("a segment is open", fix="change the settings between segments")
+        self.reset()
+        self._state, self._over = before._state, before._over
+        self._position, self._segment_id = before._position, before._segment_id
+        scale = before._frame_samples / self._frame_samples
+        self._speech_run, self._quiet_run = int(before._speech_run * scale), int(before._quiet_run * scale)
+        held = np.concatenate([*before._kept, np.zeros(0, np.int16)])
+        whole = len(held) - len(held) % self._frame_samples
+        self._kept.extend(np.split(held[len(held) - whole :], max(whole // self._frame_samples, 1)) if whole else [])
+
     def _count(self, is_speech: bool) -> None:
         self._speech_run = self._speech_run + 1 if is_speech else 0
         self._quiet_run = 0 if is_speech else self._quiet_run + 1

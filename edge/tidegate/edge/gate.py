@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tidegate.bundle.manifest import PrefilterSettings
 from tidegate.edge.endpoint import Endpointer, SegmentAudio, SegmentEnded, SegmentEvent, SegmentStarted
 from tidegate.edge.prefilter import Detector, make_detector
-from tidegate.errors import StateError
+from tidegate.errors import ConfigError, StateError
 from tidegate.speech.pcm import check_audio, check_finite, int16_from_float32
 from tidegate.speech.resample import StreamResampler
 
@@ -83,6 +83,7 @@ class Gate:
     """
 
     def __init__(self, settings: PrefilterSettings, source_rate_hz: int, *, detector: Detector | None = None) -> None:
+        self._settings = settings
         self._detector = detector or make_detector(settings)
         self.sample_rate_hz = self._detector.sample_rate_hz
         self.frame_samples = self._detector.frame_samples
@@ -131,6 +132,37 @@ class Gate:
             events += self._passed([self._rest], self._decided([padded]))
         ended = self._endpointer.flush()
         return events + ended
+
+    @property
+    def is_between_segments(self) -> bool:
+        """Whether no segment is open."""
+        return not self._endpointer.is_open
+
+    def change(self, settings: PrefilterSettings) -> None:
+        """Go on in the same stream with other settings. No audio is lost; the detector keeps what it has learned unless
+        its kind or options change. Frames of the account are those of the new length from now on.
+
+        Raises:
+            StateError: a segment is open, or the gate has been flushed.
+            ConfigError: settings that cannot be meant, or a detector of another rate; the old ones stay.
+            DependencyError: the detector's package is not installed; the old settings stay.
+        """
+        self._check_open()
+        before = self._settings
+        same_detector = (settings.kind, settings.options) == (before.kind, before.options)
+        detector = self._detector if same_detector else make_detector(settings)
+        if detector.sample_rate_hz != self.sample_rate_hz:
+            raise ConfigError(
+                f"prefilter {settings.kind!r} hears {detector.sample_rate_hz} Hz; "
+                f"this stream has {self.sample_rate_hz} Hz",
+                fix="listen to the source anew",
+            )
+        endpointer = Endpointer(settings, detector.frame_samples, self.sample_rate_hz)
+        endpointer.take_over(self._endpointer)
+        self._settings, self._detector, self._endpointer = settings, detector, endpointer
+        if detector.frame_samples != self.frame_samples:
+            self.frame_samples = detector.frame_samples
+            self._frames_total = -(-self._samples_total // self.frame_samples)
 
     @property
     def account(self) -> GateAccount:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.edge.device import DeviceModel
+from tidegate.edge.device import Costs
 from tidegate.edge.gate import GateAccount
 from tidegate.edge.results import SegmentResult, Summary
 from tidegate.edge.sources.protocol import AudioSource
@@ -63,7 +63,7 @@ class Meter:
             self._rejected += not result.text
         return results
 
-    def summary(self, gate: GateAccount, device: DeviceModel | None, bytes_sent: int) -> Summary:
+    def summary(self, gate: GateAccount, costs: Costs, bytes_sent: int) -> Summary:
         """Add it all up."""
         wall_s = time.monotonic() - self._started_s
         other_threads_cpu_s = (time.process_time() - self._process_cpu_s) - (time.thread_time() - self._thread_cpu_s)
@@ -86,8 +86,8 @@ class Meter:
                 "resample": gate.resample_cpu_s,
                 "detector": gate.detector_cpu_s,
                 "endpointer": max(self._cpu_s["gate"] - gate.resample_cpu_s - gate.detector_cpu_s, 0.0),
-                "model": device.model_cpu_s if device else 0.0,
-                "search": device.search_cpu_s if device else 0.0,
+                "model": costs.model_cpu_s,
+                "search": costs.search_cpu_s,
                 "other_threads": max(other_threads_cpu_s, 0.0),
             },
         )

@@ -2,25 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidegate.bundle import Bundle
+from tidegate.edge.versions import ActiveVersions, SpeechVersion, load_catalogue
 from tidegate.errors import DependencyError, InputError, NotFoundError, ResourceError
-from tidegate.speech import Catalogue
+from tidegate.speech import Catalogue, Transcriber
 
 if TYPE_CHECKING:
     from tidegate.client import Client
     from tidegate.edge.update.report import Reporter
     from tidegate.runtime import Model
 
-CATALOGUE_ASSET = "catalogue"
+
+def load_version(
+    bundle: str | Path, variant: str | None, threads: int | None, own_catalogue: Catalogue | None, *, required: bool
+) -> tuple[SpeechVersion, str]:
+    """Load a bundle; with a server at hand, a missing runtime only gives the reason why there is no model.
+
+    Args:
+        bundle: `.tide` file or directory.
+        variant: of the model; None for the first that can run.
+        threads: of the model.
+        own_catalogue: instead of the bundle's; the caller closes it.
+        required: without a model there is nothing.
+
+    Raises: what `Bundle.open`, `tidegate.runtime.load` and `Transcriber` raise.
+    """
+    with ExitStack() as held, Bundle.open(bundle) as release:
+        model, why_no_model = _load_model(release, variant, threads, required=required)
+        if model is not None:
+            held.enter_context(model)
+        catalogue = own_catalogue
+        if catalogue is None:
+            catalogue = load_catalogue(release)
+            if catalogue is not None:
+                held.callback(catalogue.close)
+        version = SpeechVersion(
+            release.manifest,
+            Transcriber(model) if model else None,
+            catalogue,
+            model.variant_id if model else "",
+            model.runtime if model else "",
+            held.pop_all(),
+        )
+    return version, why_no_model
 
 
-def load_model(
+def follow(
+    device: str | Path, threads: int | None, own_catalogue: Catalogue | None, on_warning: Callable[[str], None]
+) -> ActiveVersions:
+    """Follow the active version of a device. Raises what `ActiveModel` and `ActiveVersions` raise."""
+    from tidegate.edge.update.active import ActiveModel
+
+    with ExitStack() as opened:
+        active = opened.enter_context(ActiveModel(device, threads=threads))
+        versions = ActiveVersions(active, own_catalogue, on_warning)
+        opened.pop_all()
+        return versions
+
+
+def _load_model(
     release: Bundle, variant: str | None, threads: int | None, *, required: bool
 ) -> tuple[Model | None, str]:
-    """Return the model; with a server at hand, a missing runtime only gives the reason why there is none."""
     from tidegate.runtime import load
 
     try:
@@ -31,12 +78,9 @@ def load_model(
         return None, error.message
 
 
-def load_catalogue(release: Bundle, own: str | Path | None) -> Catalogue | None:
-    """Return the catalogue in the file `own`, else the bundle's, else None."""
-    if own is not None:
-        return Catalogue.from_jsonl(_read(Path(own)), origin=str(own))
-    asset = release.asset(CATALOGUE_ASSET)
-    return None if asset is None else Catalogue.from_jsonl(asset, origin=f"{release.path}: catalogue")
+def read_catalogue(path: str | Path) -> Catalogue:
+    """Return the catalogue in a JSON Lines file."""
+    return Catalogue.from_jsonl(_read(Path(path)), origin=str(path))
 
 
 def _read(path: Path) -> bytes:

@@ -10,30 +10,32 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from tidegate.bundle import Bundle
-from tidegate.bundle.manifest import Manifest, PrefilterSettings
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegate.bundle.manifest import Manifest
 from tidegate.edge.cloud_route import CloudRecogniser, CloudSettings
-from tidegate.edge.device import DeviceModel
+from tidegate.edge.device import Costs, DeviceModel
 from tidegate.edge.gate import Gate
 from tidegate.edge.meter import Meter
-from tidegate.edge.parts import connect, load_catalogue, load_model
+from tidegate.edge.parts import connect, follow, load_version, read_catalogue
 from tidegate.edge.results import SegmentResult, Summary
 from tidegate.edge.route import EdgeRecogniser, Recogniser
 from tidegate.edge.sources.protocol import AudioSource
-from tidegate.edge.update.report import Reporter, Running
-from tidegate.errors import BundleError, ConfigError, StateError
-from tidegate.speech import Catalogue, Transcriber
+from tidegate.edge.update.report import Reporter
+from tidegate.edge.versions import OneVersion, Versions, prefilter_of
+from tidegate.errors import ConfigError, StateError
+from tidegate.speech import Catalogue
 from tidegate.wire.pairing import SignalPath
 
 if TYPE_CHECKING:
     from tidegate.client import Client
-    from tidegate.runtime import Model
     from tidegate.wire.report import Latest
 
 
@@ -42,33 +44,28 @@ class Listener:
 
     def __init__(
         self,
-        manifest: Manifest,
-        model: Model | None,
-        catalogue: Catalogue | None,
+        versions: Versions,
         client: Client | None,
+        own_catalogue: Catalogue | None,
         *,
         reporter: Reporter,
         why_no_model: str = "",
-        own_catalogue: bool = False,
         maximum_results: int = 3,
         cloud_model: str = "",
         cloud_settings: CloudSettings,
-        on_warning: Callable[[str], None] | None = None,
+        on_warning: Callable[[str], None],
     ) -> None:
         """Use `Listener.open`. The listener closes what it is given."""
-        self._manifest = manifest
-        self._model = model
-        self._transcriber = None if model is None else Transcriber(model)
-        self._catalogue = catalogue
+        self._versions = versions
         self._client = client
+        self._own_catalogue = own_catalogue
         self._reporter = reporter
         self._why_no_model = why_no_model
-        self._own_catalogue = own_catalogue
         self._maximum_results = maximum_results
         self._cloud_model = cloud_model
         self._cloud_settings = cloud_settings
-        self._on_warning = on_warning or _warn
-        self._prefilter = _prefilter(manifest)
+        self._on_warning = on_warning
+        prefilter_of(versions.in_use.manifest)
         self._summary: Summary | None = None
         self._listening = False
         self._closed = False
@@ -76,8 +73,9 @@ class Listener:
     @classmethod
     def open(
         cls,
-        bundle: str | Path,
+        bundle: str | Path | None = None,
         *,
+        device: str | Path | None = None,
         cloud: str | None = None,
         cloud_model: str = "",
         variant: str | None = None,
@@ -87,10 +85,12 @@ class Listener:
         cloud_timeout_s: float = 2.0,
         on_warning: Callable[[str], None] | None = None,
     ) -> Listener:
-        """Load a speech bundle.
+        """Load a speech bundle, or follow the active version of a device.
 
         Args:
             bundle: `.tide` file or directory.
+            device: instead of a bundle, the directory of a device that an updater keeps. Another version that becomes
+                active takes over, prefilter and all, with the first segment that starts after that.
             cloud: HOST:PORT of a server that decides instead; the device's model stands by.
             cloud_model: the model wanted there; empty for the server's choice.
             variant: of the device's model; None for the first whose runtime is installed.
@@ -98,53 +98,60 @@ class Listener:
             catalogue: JSON Lines file to search in place of the bundle's own and of the server's.
             maximum_results: search results a segment; 0 for none.
             cloud_timeout_s: longest wait for the server after the end of a segment.
-            on_warning: told when the device takes over from the server and back; default: `warnings.warn`.
+            on_warning: told when the device takes over from the server and back, and of a version that cannot be
+                listened with; default: `warnings.warn`.
 
         Raises:
             BundleError: it is not a speech bundle, or broken.
             ConfigError: a setting that cannot be meant.
             DependencyError: no runtime is installed and there is no server, or a package is missing.
-            InputError, NotFoundError: the catalogue or the bundle is missing or malformed.
+            InputError, NotFoundError: the catalogue, the bundle or the device is missing or malformed.
+            ModelError: no version of the device loads.
         """
+        _check_choice(bundle, device, variant)
         _check_results(maximum_results)
         cloud_settings = CloudSettings(target=cloud or "", timeout_s=cloud_timeout_s)
-        opened: list[Model | Client | Catalogue] = []
-        try:
-            with Bundle.open(bundle) as release:
-                model, why_no_model = load_model(release, variant, threads, required=cloud is None)
-                opened += [model] if model else []
-                entries = load_catalogue(release, catalogue)
-                opened += [entries] if entries else []
-                reporter = Reporter(partial(_running, release.manifest, model))
-                client = connect(cloud, cloud_timeout_s, reporter)
-                opened += [client] if client else []
-                return cls(
-                    release.manifest,
-                    model,
-                    entries,
-                    client,
-                    reporter=reporter,
-                    why_no_model=why_no_model,
-                    own_catalogue=catalogue is not None,
-                    maximum_results=maximum_results,
-                    cloud_model=cloud_model,
-                    cloud_settings=cloud_settings,
-                    on_warning=on_warning,
-                )
-        except BaseException:
-            for part in opened:
-                part.close()
-            raise
+        warn = on_warning or _warn
+        with ExitStack() as opened:
+            entries = None if catalogue is None else opened.enter_context(closing(read_catalogue(catalogue)))
+            why_no_model = ""
+            versions: Versions
+            if device is not None:
+                versions = follow(device, threads, entries, warn)
+            else:
+                assert bundle is not None
+                version, why_no_model = load_version(bundle, variant, threads, entries, required=cloud is None)
+                versions = OneVersion(version)
+            opened.enter_context(closing(versions))
+            reporter = Reporter(
+                lambda: versions.in_use.running, Path(device) if device is not None and cloud is not None else None
+            )
+            client = connect(cloud, cloud_timeout_s, reporter)
+            if client is not None:
+                opened.enter_context(closing(client))
+            listener = cls(
+                versions,
+                client,
+                entries,
+                reporter=reporter,
+                why_no_model=why_no_model,
+                maximum_results=maximum_results,
+                cloud_model=cloud_model,
+                cloud_settings=cloud_settings,
+                on_warning=warn,
+            )
+            opened.pop_all()
+            return listener
 
     @property
     def manifest(self) -> Manifest:
-        """Of the bundle on this device."""
-        return self._manifest
+        """Of the version that takes the next segment."""
+        return self._versions.in_use.manifest
 
     @property
     def variant_id(self) -> str:
         """The variant that runs on this device; empty when none can."""
-        return self._model.variant_id if self._model else ""
+        return self._versions.in_use.variant_id
 
     @property
     def latest(self) -> Latest | None:
@@ -176,15 +183,17 @@ class Listener:
         self._start()
         meter = Meter()
         try:
-            gate = Gate(self._prefilter, source.sample_rate_hz)
-            device = self._device_model(gate.sample_rate_hz)
-            recogniser = self._recogniser(device, gate.sample_rate_hz)
+            costs = Costs()
+            self._versions.take(self._versions.news())
+            gate = Gate(self._versions.in_use.prefilter, source.sample_rate_hz)
+            recogniser = self._recogniser(self._device_model(gate.sample_rate_hz, costs), gate.sample_rate_hz)
             try:
                 for chunk in meter.chunks(source):
-                    with meter.stage("gate"):
-                        events = gate.push(chunk)
-                    for event in events:
-                        recogniser.handle(event)
+                    for piece in self._pieces(chunk, gate, recogniser, costs):
+                        with meter.stage("gate"):
+                            events = gate.push(piece)
+                        for event in events:
+                            recogniser.handle(event)
                     yield from meter.counted(recogniser.ready())
                 with meter.stage("gate"):
                     events = gate.flush()
@@ -193,7 +202,7 @@ class Listener:
                 yield from meter.counted(recogniser.finish())
             finally:
                 recogniser.close()
-                self._summary = meter.summary(gate.account, device, recogniser.bytes_sent)
+                self._summary = meter.summary(gate.account, costs, recogniser.bytes_sent)
             meter.raise_failure_of_the_source()
         finally:
             source.close()
@@ -202,7 +211,7 @@ class Listener:
     def close(self) -> None:
         """Free the model, the catalogue and the connection. Closing again does nothing."""
         self._closed = True
-        for part in (self._client, self._model, self._catalogue):
+        for part in (self._client, self._versions, self._own_catalogue):
             if part is not None:
                 part.close()
 
@@ -221,16 +230,48 @@ class Listener:
             raise StateError("the listener listens already", fix="open a second one for a second source")
         self._listening = True
 
-    def _device_model(self, sample_rate_hz: int) -> DeviceModel | None:
-        if self._transcriber is None:
+    def _pieces(
+        self, chunk: NDArray[np.float32], gate: Gate, recogniser: Recogniser, costs: Costs
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the chunk, and change to another version before it, if one is active and no segment is open.
+
+        While one waits for the end of a segment, pieces of less than a frame come instead: in speech without a pause, a
+        segment that is cut by its length leaves only the moment between two frames.
+        """
+        first = 0
+        while first < len(chunk):
+            is_waiting = not self._follow(gate, recogniser, costs)
+            half_frame = max(gate.frame_samples * gate.source_rate_hz // gate.sample_rate_hz // 2, 1)
+            piece = chunk[first : first + half_frame] if is_waiting else chunk[first:]
+            yield piece
+            first += len(piece)
+
+    def _follow(self, gate: Gate, recogniser: Recogniser, costs: Costs) -> bool:
+        """Change to the version that should be in use, between segments only; return whether it is in use."""
+        version = self._versions.news()
+        if version is self._versions.in_use:
+            if recogniser.is_idle:
+                self._versions.free_old()
+            return True
+        if not gate.is_between_segments:
+            return False
+        gate.change(version.prefilter)
+        self._versions.take(version)
+        recogniser.change(self._device_model(gate.sample_rate_hz, costs))
+        return True
+
+    def _device_model(self, sample_rate_hz: int, costs: Costs) -> DeviceModel | None:
+        version = self._versions.in_use
+        if version.transcriber is None:
             return None
         return DeviceModel(
-            self._manifest,
-            self.variant_id,
-            self._transcriber,
-            self._catalogue,
+            version.manifest,
+            version.variant_id,
+            version.transcriber,
+            version.catalogue,
             maximum_results=self._maximum_results,
             sample_rate_hz=sample_rate_hz,
+            costs=costs,
         )
 
     def _recogniser(self, device: DeviceModel | None, sample_rate_hz: int) -> Recogniser:
@@ -242,9 +283,9 @@ class Listener:
             lambda: client.recognize(
                 sample_rate_hz=sample_rate_hz,
                 model=self._cloud_model,
-                maximum_search_results=0 if self._own_catalogue else self._maximum_results,
-                device_bundle=f"{self._manifest.name} {self._manifest.version}",
-                signal_path=SignalPath.of(self._manifest),
+                maximum_search_results=self._maximum_results if self._own_catalogue is None else 0,
+                device_bundle=f"{self.manifest.name} {self.manifest.version}",
+                signal_path=SignalPath.of(self.manifest),
             ),
             device,
             self._cloud_settings,
@@ -257,22 +298,23 @@ class Listener:
 
     def _with_own_results(self, result: SegmentResult) -> SegmentResult:
         """A catalogue that was asked for by name is searched whoever decides."""
-        if not self._own_catalogue or self._catalogue is None:
+        if self._own_catalogue is None:
             return result
-        return replace(result, search_results=self._catalogue.search(result.text, self._maximum_results))
+        return replace(result, search_results=self._own_catalogue.search(result.text, self._maximum_results))
 
 
-def _running(manifest: Manifest, model: Model | None) -> Running:
-    return Running.of(manifest) if model is None else Running.of(manifest, model.variant_id, model.runtime)
-
-
-def _prefilter(manifest: Manifest) -> PrefilterSettings:
-    if manifest.prefilter is None:
-        raise BundleError(
-            f"{manifest.name} {manifest.version} has no prefilter settings, so it cannot listen",
-            fix="add [prefilter] to the specification and build the bundle again",
+def _check_choice(bundle: str | Path | None, device: str | Path | None, variant: str | None) -> None:
+    if (bundle is None) == (device is None):
+        raise ConfigError(
+            "a listener has a bundle or a device's directory; "
+            + ("neither is given" if bundle is None else "both are given"),
+            fix="give one of them",
         )
-    return manifest.prefilter
+    if device is not None and variant is not None:
+        raise ConfigError(
+            f"variant {variant!r} is given, but a device has only the variant that was installed",
+            fix="leave the variant out",
+        )
 
 
 def _check_results(maximum_results: int) -> None:

@@ -26,6 +26,13 @@ class Recogniser(Protocol):
     def finish(self) -> list[SegmentResult]:
         """Wait for the results of all segments that have ended and return them."""
 
+    def change(self, device: DeviceModel | None) -> None:
+        """Take another model for the segments that start from now on."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no segment waits for its result, so that only the present model is in use."""
+
     @property
     def bytes_sent(self) -> int:
         """Bytes handed to the network."""
@@ -61,6 +68,17 @@ class EdgeRecogniser:
     def finish(self) -> list[SegmentResult]:
         """Return the results since the last call."""
         return self.ready()
+
+    def change(self, device: DeviceModel | None) -> None:
+        """Take another model; only between segments."""
+        assert device is not None
+        assert self._utterance is None
+        self._device = device
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no segment is open: an ended one is decided at once."""
+        return self._utterance is None
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,6 @@ from tidegate.errors import BundleError, InputError, ModelError
 from tidegate.speech.decoder import decode, windows
 from tidegate.speech.transcript import Transcript
 
-if TYPE_CHECKING:
-    from tidegate.runtime import Model
-
 WINDOWS_PER_CALL = 1
 """Of a model with a free batch. Measured on the example's networks, one thread: 16 windows one by one cost 9 ms of CPU
 time on LiteRT and 12 ms on ONNX Runtime, in one batch 13 ms each, because the activations of a single window stay in
@@ -23,13 +21,23 @@ the cache; and LiteRT plans its memory anew each time the batch changes, as it w
 _FIX = "build the bundle from a specification with [front_end], [decoder] and labels"
 
 
+class SpeechModel(Protocol):
+    """What a transcriber needs of a model; `tidegate.runtime.Model` has it, and so has a version that counts calls."""
+
+    @property
+    def manifest(self) -> Manifest | None: ...  # noqa: D102
+    @property
+    def variant_id(self) -> str: ...  # noqa: D102
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]: ...  # noqa: D102
+
+
 class Transcriber:
     """Slides a speech model over a segment and decodes what it says.
 
     Safe to call from several threads when the model is, as those of `tidegate.runtime` are.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: SpeechModel) -> None:
         """Check that `model` is a speech model.
 
         Args:

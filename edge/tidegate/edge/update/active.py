@@ -168,16 +168,20 @@ class ActiveModel:
         """Count a failure that only the app can see against the version that runs now."""
         self._running().report_failure(reason)
 
+    def report_unusable(self, reason: str) -> None:
+        """Say that the app cannot work with the version that runs now at all: on trial, it is left at once."""
+        self._running().report_unusable(reason)
+
     def refresh(self) -> None:
         """Look for news at once, and write the health counters.
 
         Raises:
             StateError: the handle is closed.
         """
-        if not self._finish.alive:
-            raise _closed()
         with self._looking:
-            self._look()
+            if self._current is None:
+                raise _closed()
+            self._look(is_due=True)
 
     def close(self) -> None:
         """Write the health counters and free the model after its last holder. Closing again does nothing."""
@@ -222,12 +226,12 @@ class ActiveModel:
         if not is_current:
             self._free_if_unused(version)
 
-    def _look(self) -> None:
+    def _look(self, *, is_due: bool = False) -> None:
         """Write what was counted; follow the record when it changed or the version that runs is failing its trial."""
         self._next_look_s = time.monotonic() + self._check_interval_s
         for version in tuple(self._versions):
             _hand_over(self._health, version)
-        health = self._health.write_if_due()
+        health = self._health.write() if is_due else self._health.write_if_due()
         is_failing = (
             health is not None and self._record is not None and bool(self._evidence(self._record.active, health))
         )

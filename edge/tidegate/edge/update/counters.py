@@ -19,6 +19,8 @@ class Counters(msgspec.Struct, kw_only=True, omit_defaults=True):
     """calls whose input did not fit the model"""
     reported: int = 0
     """failures that the app reported"""
+    unusable: int = 0
+    """times that an app found that it cannot work with this release at all"""
     over_budget: int = 0
     """calls slower than the latency budget, if the release states one"""
     answers: int = 0
@@ -45,8 +47,8 @@ class Counters(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     @property
     def bad_calls(self) -> int:
-        """Calls that failed in the runtime or by the app's judgement, at most all of them."""
-        return min(self.failed + self.reported, self.calls)
+        """Calls that failed in the runtime or by the app's judgement."""
+        return self.failed + self.reported
 
 
 _COUNTS = tuple(name for name in Counters.__struct_fields__ if name not in ("restarts", "last_problem"))

@@ -123,7 +123,7 @@ class HealthWriter:
         with self._lock:
             self._process = Process(
                 boot=_boot(),
-                started=_start_of(self._pid),
+                started=_start_of(os.getpid()),
                 release=release,
                 version=version,
                 stage=stage,
@@ -140,6 +140,11 @@ class HealthWriter:
         """Write what is pending, at most once in the interval; return the file's content when it was written."""
         if not self._pending or time.monotonic() - self._written_s < self._interval_s:
             return None
+        with self._lock:
+            return self._write()
+
+    def write(self) -> Health:
+        """Write what is pending now; return the file's content."""
         with self._lock:
             return self._write()
 

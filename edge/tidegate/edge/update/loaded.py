@@ -41,6 +41,8 @@ class LoadedVersion:
         self._calls = 0
         self._answers = 0
         self._other = Counters()
+        self.errors = 0
+        """calls that raised, ever"""
 
     @property
     def variant_id(self) -> str:
@@ -91,6 +93,11 @@ class LoadedVersion:
         with self._lock:
             self._other.add(Counters(reported=1, last_problem=reason))
 
+    def report_unusable(self, reason: str) -> None:
+        """Say that the app cannot work with this version at all: on trial, it is left at once."""
+        with self._lock:
+            self._other.add(Counters(unusable=1, last_problem=reason))
+
     def report_answer(self, *, is_empty: bool) -> None:
         """Count one result, which may have taken several calls, and whether there was anything in it."""
         with self._lock:
@@ -110,6 +117,7 @@ class LoadedVersion:
         is_callers = error.fault == "caller"
         with self._lock:
             self._calls += 1
+            self.errors += 1
             self._other.add(Counters(failed=not is_callers, refused=is_callers, last_problem=error.message))
 
     def _count_slow(self, elapsed_ns: int, first: Array | None) -> None:

@@ -10,7 +10,8 @@ busy. So no share is judged on fewer than five bad calls.
 
 The order:
 
-1. Roll back at once: too many failed loads, too many restarts within a minute, no call whose input fitted, or a share
+1. Roll back at once: too many failed loads, too many restarts within a minute, an app that cannot
+   work with it, no call whose input fitted, or a share
    that is proven to be over its maximum.
 2. At the deadline decide on what there is: a share over its maximum rolls back, proven or not. Counters that were lost
    are no evidence of health, so they roll back too. A version that nobody called is kept: it passed its probe, and
@@ -152,6 +153,8 @@ def _proven(counters: Counters, settings: TrialSettings, shares: list[_Share]) -
             f"{restarts} processes ended without a clean close within a minute; "
             f"expected at most {settings.maximum_restarts_per_minute}{cause}"
         )
+    if counters.unusable:
+        yield f"an app cannot work with it{cause}"
     if counters.calls == counters.refused >= FEWEST_BAD_CALLS:
         yield f"the input of all {counters.calls} calls was refused; app and version do not fit{cause}"
     for share in shares:
@@ -160,7 +163,9 @@ def _proven(counters: Counters, settings: TrialSettings, shares: list[_Share]) -
 
 
 def _shares(counters: Counters, settings: TrialSettings) -> Iterator[_Share]:
-    yield _Share("calls failed", counters.bad_calls, counters.calls, settings.maximum_failure_rate)
+    # An app may report a failure of its own without a call, or several for one.
+    calls = max(counters.calls, counters.bad_calls)
+    yield _Share("calls failed", counters.bad_calls, calls, settings.maximum_failure_rate)
     yield _Share(
         "calls were over the latency budget", counters.over_budget, counters.calls, settings.maximum_over_budget_rate
     )

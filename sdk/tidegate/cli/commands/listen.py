@@ -25,12 +25,14 @@ search results stand below it. A segment without a word shows the label that fit
 EXAMPLE = """\
 tidegate listen voice-commands.tide --wav demo.wav
 tidegate listen voice-commands.tide --mic --cloud 192.168.1.20:8001
+tidegate listen --device device --mic
 arecord -q -t raw -f S16_LE -r 16000 | tidegate listen voice-commands.tide --stdin --rate 16000 --json"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("bundle", metavar="BUNDLE", help="a .tide file or a bundle directory")
+    parser.add_argument("bundle", metavar="BUNDLE", nargs="?", help="a .tide file or a bundle directory")
+    parser.add_argument("--device", metavar="DIR", help="instead of a bundle: run what is active on this device")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--wav", metavar="FILE", help="a WAV file")
     source.add_argument("--mic", action="store_true", help="the default microphone")
@@ -51,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     with Listener.open(
         arguments.bundle,
+        device=arguments.device,
         cloud=arguments.cloud,
         cloud_model=arguments.cloud_model,
         variant=arguments.variant,
@@ -126,6 +129,12 @@ class _UntilInterrupted:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    if (arguments.bundle is None) == (arguments.device is None):
+        raise ConfigError(
+            "expected a bundle or --device, one of them; "
+            + ("neither is given" if arguments.bundle is None else "both are given"),
+            fix="name a .tide file, or a directory that `tidegate device init` made",
+        )
     if arguments.realtime and not arguments.wav:
         raise ConfigError("--realtime paces a file, and there is no --wav", fix="leave out --realtime")
     if arguments.rate is not None and arguments.wav:
