@@ -1,4 +1,4 @@
-"""Fraud screening, end to end: generate transactions, train, convert, pack, evaluate against criteria.
+"""Fraud screening, end to end: generate transactions, train; then one build that converts, evaluates, judges and packs.
 
     python examples/fraud_screening/fraud_screening.py --out build/fraud
 
@@ -9,54 +9,39 @@ criteria are about recall and precision.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import precision_recall_curve
 
-from tidegate.bundle import Bundle
-from tidegate.convert import convert
-from tidegate.convert.build import build
-from tidegate.convert.spec import BuildSpec, BundleTable, GoldenTable, VariantTable
-from tidegate.evaluate import Evaluation, Options, evaluate, read_criteria, read_evaluation_set
+from tidegate.cli.main import main as tidegate
 
 COLUMNS = ("amount_eur", "hour", "distance_km", "payments_last_day", "card_age_days", "foreign")
-LABELS = ("genuine", "fraud")
 FRAUD_SHARE = 0.01
 WANTED_PRECISION = 0.8
-EXIT_CODES = {"pass": 0, "fail": 1, "wait": 3, None: 0}
 
 Columns = dict[str, NDArray[np.float32]]
 
 
-def make(out: Path) -> Evaluation:
-    """Do every step; the bundle is `out/fraud-screening.tide`."""
+def make(out: Path) -> int:
+    """Train, write what SPEC.toml names, and build `out/fraud-screening.tide`; return the exit code of the build."""
     out.mkdir(parents=True, exist_ok=True)
     columns, labels = transactions(15_000, seed=1)
     model = train(columns, labels)
+    joblib.dump(model, out / "fraud_screening.joblib")
+    write(out / "training.npz", columns)
+    write(out / "golden.npz", {name: values[:8] for name, values in columns.items()})
     threshold = choose_threshold(model, *transactions(15_000, seed=2))
     write_evaluation_set(out / "evaluation.npz", threshold, *transactions(30_000, seed=3))
-    made = convert(model, ["onnx-fp32"], out, data=columns, name="fraud-screening")
-    np.savez(out / "golden.npz", **{f"input/{name}": values[:8, None] for name, values in columns.items()})
-    spec = BuildSpec(
-        bundle=BundleTable(
-            name="fraud-screening",
-            version="1.0.0",
-            description="Gradient boosting on six columns of a card payment.",
-            labels=LABELS,
-        ),
-        variant=tuple(VariantTable(id=variant.id, file=variant.path.name) for variant in made.variants),
-        golden=GoldenTable(file="golden.npz"),
-        directory=out,
-    )
-    result = build(spec, out / "fraud-screening.tide")
-    data = read_evaluation_set((out / "evaluation.npz").read_bytes(), origin="evaluation.npz")
-    criteria = read_criteria(Path(__file__).with_name("criteria.toml"))
-    with Bundle.open(result.path) as bundle:
-        return evaluate(bundle, data, Options(criteria=criteria))
+    for name in ("SPEC.toml", "criteria.toml"):
+        shutil.copy(Path(__file__).with_name(name), out)
+    return tidegate(["build", str(out / "SPEC.toml"), "-o", str(out / "fraud-screening.tide")])
 
 
 def transactions(count: int, seed: int) -> tuple[Columns, NDArray[np.int64]]:
@@ -88,28 +73,28 @@ def choose_threshold(model: HistGradientBoostingClassifier, columns: Columns, la
     return float(thresholds[np.argmax(precision[:-1] >= WANTED_PRECISION)])
 
 
+def write(path: Path, columns: Columns, **truth: NDArray[Any]) -> None:
+    """Write each column as the input of its name, [rows, 1], and what is known of the rows."""
+    np.savez(path, **{f"input/{name}": values[:, None] for name, values in columns.items()}, **truth)  # type: ignore
+
+
 def write_evaluation_set(path: Path, threshold: float, columns: Columns, labels: NDArray[np.int64]) -> None:
     """Write inputs with the truth; `abroad` is a slice of its own in the report."""
-    np.savez(
-        path,
-        label=labels,
-        positive_class=np.array("fraud"),
-        threshold=np.array(threshold),
-        score_output=np.array("probabilities"),
-        **{f"input/{name}": values[:, None] for name, values in columns.items()},
-        **{"slice/place": np.where(columns["foreign"] > 0, "abroad", "at home")},
-    )
+    truth = {
+        "label": labels,
+        "positive_class": np.array("fraud"),
+        "threshold": np.array(threshold),
+        "score_output": np.array("probabilities"),
+        "slice/place": np.where(columns["foreign"] > 0, "abroad", "at home"),
+    }
+    write(path, columns, **truth)
 
 
 def main() -> int:
-    """Read the command line; print what was found; the exit code is the verdict."""
+    """Read the command line; the exit code is the verdict."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=Path("build/fraud_screening"))
-    evaluation = make(parser.parse_args().out)
-    for criterion in evaluation.criteria:
-        found = "no figure" if criterion.estimate is None else f"{criterion.estimate:.4g}"
-        print(f"{criterion.verdict}: {criterion.name} ({criterion.variant}): {found}; {criterion.reason}")
-    return EXIT_CODES[evaluation.verdict]
+    return make(parser.parse_args().out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Visual inspection, end to end: draw parts, train, convert to four variants, pack, evaluate against criteria.
+"""Visual inspection, end to end: draw parts, train; then one build that converts, evaluates, judges and packs.
 
     python examples/visual_inspection/visual_inspection.py --out build/inspection
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,49 +18,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.bundle import Bundle
-from tidegate.convert import convert
-from tidegate.convert.build import build
-from tidegate.convert.spec import BuildSpec, BundleTable, GoldenTable, VariantTable
-from tidegate.evaluate import Evaluation, Options, evaluate, read_criteria, read_evaluation_set
+from tidegate.cli.main import main as tidegate
 
-LABELS = ("clean", "scratched")
 SIDE = 32
-TOLERANCE = {"tflite-int8": 0.3, "tflite-fp32": 1e-3, "onnx-int8": 0.3, "onnx-fp32": 1e-3}
-"""By variant, in the order of preference: the largest difference of a probability on the golden images."""
-EXIT_CODES = {"pass": 0, "fail": 1, "wait": 3, None: 0}
 
 Images = NDArray[np.float32]
 
 
-def make(out: Path) -> Evaluation:
-    """Do every step; the bundle is `out/visual-inspection.tide`."""
+def make(out: Path) -> int:
+    """Train, write what SPEC.toml names, and build `out/visual-inspection.tide`; return the exit code of the build."""
     out.mkdir(parents=True, exist_ok=True)
     images, labels = parts(1_200, seed=1)
-    model = train(images, labels)
-    made = convert(model, list(TOLERANCE), out, data={"image": images[:200]}, name="visual-inspection")
-    write_golden(model, images[:4], out / "golden.npz")
+    train(images, labels).save(out / "visual_inspection.keras")
+    np.savez(out / "representative.npz", **{"input/image": images[:200]})
+    np.savez(out / "golden.npz", **{"input/image": images[:4]})
     asked, truth = parts(600, seed=2)
     np.savez(out / "evaluation.npz", **{"input/image": asked, "label": truth, "positive_class": np.array("scratched")})
-    spec = BuildSpec(
-        bundle=BundleTable(
-            name="visual-inspection",
-            version="1.0.0",
-            description="Grey images of 32 by 32 pixels in 0 to 1; finds scratches.",
-            labels=LABELS,
-        ),
-        variant=tuple(
-            VariantTable(id=variant.id, file=variant.path.name, tolerance=TOLERANCE[variant.id])
-            for variant in made.variants
-        ),
-        golden=GoldenTable(file="golden.npz"),
-        directory=out,
-    )
-    result = build(spec, out / "visual-inspection.tide")
-    data = read_evaluation_set((out / "evaluation.npz").read_bytes(), origin="evaluation.npz")
-    criteria = read_criteria(Path(__file__).with_name("criteria.toml"))
-    with Bundle.open(result.path) as bundle:
-        return evaluate(bundle, data, Options(criteria=criteria))
+    for name in ("SPEC.toml", "criteria.toml"):
+        shutil.copy(Path(__file__).with_name(name), out)
+    return tidegate(["build", str(out / "SPEC.toml"), "-o", str(out / "visual-inspection.tide")])
 
 
 def parts(count: int, seed: int) -> tuple[Images, NDArray[np.int64]]:
@@ -103,23 +80,12 @@ def train(images: Images, labels: NDArray[np.int64]) -> Any:
     return model
 
 
-def write_golden(model: Any, images: Images, path: Path) -> None:
-    """Write what the trained model itself answers."""
-    answers = model(images, training=False).numpy()
-    np.savez(path, **{"input/image": images, "output/probabilities": answers})
-
-
 def main() -> int:
-    """Read the command line; print what was found; the exit code is the verdict."""
+    """Read the command line; the exit code is the verdict."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=Path("build/visual_inspection"))
-    arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    evaluation = make(arguments.out)
-    for criterion in evaluation.criteria:
-        found = "no figure" if criterion.estimate is None else f"{criterion.estimate:.4g}"
-        print(f"{criterion.verdict}: {criterion.name} ({criterion.variant}): {found}; {criterion.reason}")
-    return EXIT_CODES[evaluation.verdict]
+    return make(parser.parse_args().out)
 
 
 if __name__ == "__main__":

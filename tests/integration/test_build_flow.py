@@ -212,7 +212,10 @@ MEMORY = '[[criterion]]\nname = "lean"\nmetric = "rss_mb"\nat_most = {}\n'
 def test_a_build_measures_what_its_criteria_ask_for(tidegate: Run, folder: Path) -> None:
     asked = LATENCY.format("60000.0", "each") + MEMORY.format("60000")
     spec = write(folder, HEAD, PLAIN, VARIANTS, GOLDEN, JUDGED + "tolerance = 10.0\n", criteria=asked)
-    assert tidegate("build", spec, "-o", "words.tide")[0] == 0
+    code, out, _ = tidegate("build", spec, "-o", "words.tide")
+    assert code == 0
+    assert "quick (onnx-small): the bound is kept; " in out
+    assert f"lean (onnx-fp32): the bound is kept; peak of one process on {this_machine()}" in out
     quick, small, lean = read(folder / "words.tide")[0].criteria
     assert [(one.name, one.variant, one.verdict) for one in (quick, small, lean)] == [
         ("quick", "onnx-fp32", "pass"),
@@ -353,6 +356,20 @@ def test_a_scikit_learn_model_becomes_a_bundle_in_one_step(tidegate: Run, tmp_pa
     assert manifest.provenance["converted_with"].startswith("scikit-learn ")
     assert str(tmp_path).encode() not in (tmp_path / "sums.tide").read_bytes()
     assert "PASS" in out
+
+
+def test_a_specification_elsewhere_is_built_from_here(
+    tidegate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both paths relative, and the specification in a folder of its own: its files start there, the bundle here."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    make_dense_onnx(folder / "dense.onnx", "rows")
+    write(folder, HEAD.replace("labels", "# labels"), '[source]\nfile = "dense.onnx"', '[[variant]]\nid = "onnx-fp16"')
+    monkeypatch.chdir(tmp_path)
+    code, _, err = tidegate("build", "models/SPEC.toml", "-o", "models/dense.tide")
+    assert (code, err) == (0, "")
+    assert read(folder / "dense.tide")[0].variants[0].precision == "fp16"
 
 
 def test_converted_variants_and_ready_files_mix(tidegate: Run, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from tidegate.bundle import CriterionResult, Manifest, Variant
 from tidegate.cli.printing import print_table
 from tidegate.profile import NumberFeature, Profile
 
+_MACHINE_BOUND = ("latency_p95_ms", "rss_mb")
+
 
 def print_quality(manifest: Manifest) -> None:
     """Print parity and metrics of the variants, and the verdicts; nothing where nothing was measured."""
@@ -90,6 +92,10 @@ def _print_criteria(criteria: Sequence[CriterionResult]) -> None:
             for one in criteria
         ],
     )
+    # Which machine a figure was measured on: it holds for no other.
+    for one in criteria:
+        if one.metric in _MACHINE_BOUND:
+            print(f"{printable(one.name)} ({one.variant}): {printable(one.reason)}")
 
 
 def _number(value: float | None) -> str:

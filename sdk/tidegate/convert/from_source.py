@@ -88,10 +88,13 @@ def from_source(spec: BuildSpec, folder: Path, note: Callable[[str], None], prog
 
 
 def _with_file(variant: VariantTable, converted: Converted) -> VariantTable:
-    """Name the file and its precision: told from the weights, else (trees have none) the one that was asked for."""
+    """Name the file and its precision: told from the weights, else (trees have none) the one that was asked for.
+
+    The file's path is absolute: others start at the specification, and this one lies beside the bundle.
+    """
     asked = converted.id.partition("-")[2].removesuffix("-io")
     precision = variant.precision or converted.precision or asked
-    return msgspec.structs.replace(variant, file=str(converted.path), precision=precision)
+    return msgspec.structs.replace(variant, file=str(converted.path.resolve()), precision=precision)
 
 
 def _provenance(source: SourceTable, path: Path, kind: SourceKind) -> dict[str, str]:
