@@ -24,7 +24,7 @@ from tidegate.edge.device import DeviceModel
 from tidegate.edge.endpoint import SegmentAudio, SegmentEnded, SegmentEvent, SegmentStarted
 from tidegate.edge.results import SegmentResult
 from tidegate.edge.route import EdgeRecogniser, Recogniser
-from tidegate.errors import DeadlineError, ResourceError, TidegateError, UnavailableError
+from tidegate.errors import DeadlineError, ResourceError, StateError, TidegateError, UnavailableError
 from tidegate.runtime import load
 from tidegate.speech import Catalogue, SearchResult, Transcriber, Transcript
 
@@ -426,3 +426,53 @@ def test_whatever_happens_every_segment_comes_out_once_and_in_order(
     assert {(decided, text) for _, decided, text in outcome} <= {SERVER, DEVICE}
     if "break" not in script and "mute" not in script:
         assert {decided for _, decided, _ in outcome} <= {"cloud"}
+
+
+def test_between_segments_a_stream_is_exchanged_when_its_ground_has_changed(bench: Bench) -> None:
+    changed = [False]
+    bench.start(renew=lambda: changed[0])
+    bench.play(bench.events())
+    first = bench.server.stream
+    bench.server.answers_at_once = False
+    events = bench.events()
+    bench.play(events[:1])
+    changed[0] = True
+    # In the middle of a segment, and while one waits for its answer, the stream stays.
+    bench.play(events[1:])
+    assert bench.server.streams == [first]
+    first.answer(2)
+    bench.results += bench.route.ready()
+    bench.route.ready()
+    assert len(bench.server.streams) > 1
+    assert first.closed
+    changed[0] = False
+    bench.server.answers_at_once = True
+    bench.play(bench.events())
+    assert bench.server.stream.ended == [3]
+    assert bench.finish() == [(1, *SERVER), (2, *SERVER), (3, *SERVER)]
+    assert bench.route.bytes_sent == 3 * 19200 * 2
+    assert bench.warnings == []
+
+
+def test_when_no_other_stream_can_be_had_the_device_decides(bench: Bench) -> None:
+    changed = [False]
+    bench.start(renew=lambda: changed[0])
+    bench.play(bench.events())
+    changed[0] = True
+    bench.server.up = False
+    bench.route.ready()
+    bench.play(bench.events())
+    assert bench.finish() == [(1, *SERVER), (2, *DEVICE)]
+    assert len(bench.warnings) == 1
+
+
+def test_a_refusal_says_what_to_do_to_a_device_that_has_no_model(
+    transcriber: Transcriber, tone_manifest: Any, say: Say
+) -> None:
+    bench = Bench(transcriber, tone_manifest, say, device=False)
+    bench.start()
+    bench.server.stream.breaks(StateError("they do not belong together", fix="update the device"))
+    with pytest.raises(UnavailableError, match="do not belong together") as caught:
+        bench.play(bench.events())
+    assert caught.value.fix is not None
+    assert caught.value.fix.startswith("update the device")

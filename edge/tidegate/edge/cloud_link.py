@@ -58,21 +58,27 @@ class CloudLink:
         self.stream = self._open_stream()
 
     def open_again(self) -> None:
-        """After the rest begin to open a stream; take it once it is there. Raises what `open_stream` raised."""
+        """Without a stream, begin to open one after the rest. Take what was opened once it is there.
+
+        Raises what `open_stream` raised.
+        """
         if self.stream is None and self._opening is None and self._backoff.may_try():
             self._opening = self._background.submit(self._open_stream)
         if self._opening is not None and self._opening.done():
             opening, self._opening = self._opening, None
-            self.stream = opening.result()
+            stream = opening.result()
+            self._let_go()
+            self.stream = stream
+
+    def renew(self) -> None:
+        """Begin to open another stream; the one that is open goes on until `open_again` takes the new one."""
+        if self._opening is None:
+            self._opening = self._background.submit(self._open_stream)
 
     def give_up(self) -> list[RecognizedSegment]:
         """Let go of the stream without waiting; return the answers that have come."""
-        stream, self.stream = self.stream, None
-        if stream is None:
-            return []
-        answers = _last_answers(stream)
-        self._bytes_of_closed_streams += stream.bytes_sent
-        self._background.submit(stream.close)
+        answers = [] if self.stream is None else _last_answers(self.stream)
+        self._let_go()
         return answers
 
     def close(self) -> None:
@@ -84,6 +90,12 @@ class CloudLink:
         if self._opening is not None and not self._opening.cancel():
             self._opening.add_done_callback(_close_unused)
         self._background.shutdown(wait=False)
+
+    def _let_go(self) -> None:
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            self._bytes_of_closed_streams += stream.bytes_sent
+            self._background.submit(stream.close)
 
 
 def _last_answers(stream: Stream) -> list[RecognizedSegment]:

@@ -123,7 +123,7 @@ class CloudRecogniser:
     def handle(self, event: SegmentEvent) -> None:
         """Keep a copy of the audio and send it on; without a server, decide here when the segment ends."""
         if isinstance(event, SegmentStarted):
-            self._attempt(self._link.open_again)
+            self._connect_between_segments()
             at_server = self._link.stream is not None
             self._segments.append(_Segment(extended(None, event, self._clock()), at_server, self._device))
         else:
@@ -136,8 +136,7 @@ class CloudRecogniser:
 
     def ready(self) -> list[SegmentResult]:
         """Take the answers that have come, without waiting unless the backlog is full."""
-        self._renew_stream()
-        self._attempt(self._link.open_again)
+        self._connect_between_segments()
         self._take_answers()
         self._check_deadline()
         while len(waiting := self._waiting()) > LARGEST_BACKLOG:
@@ -170,10 +169,17 @@ class CloudRecogniser:
         except TidegateError as error:
             self._fall_back(error)
 
-    def _renew_stream(self) -> None:
-        """Between segments, leave a stream that was opened under what is no longer so."""
-        if self._link.stream is not None and not self._segments and self._renew():
-            self._link.give_up()
+    def _connect_between_segments(self) -> None:
+        """Take a new stream where there is none, or where the open one was opened under what is no longer so.
+
+        A stream that has segments to answer is not exchanged.
+        """
+        if self._link.stream is not None:
+            if self._segments:
+                return
+            if self._renew():
+                self._link.renew()
+        self._attempt(self._link.open_again)
 
     def _send(self, event: SegmentEvent) -> None:
         """Forward one event; whatever the stream refuses, the copy is complete."""
