@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def main() -> int:
     follower.start()
     try:
         with ActiveModel(arguments.device) as model:
-            listen(model, arguments.wav, rounds=arguments.rounds)
+            listen(model, arguments.wav, rounds=arguments.rounds, pace_s=arguments.pace_s)
     except KeyboardInterrupt:
         say("stopped")
     finally:
@@ -48,14 +49,15 @@ def main() -> int:
     return 0
 
 
-def listen(model: ActiveModel, wav: Path, *, rounds: int) -> None:
-    """The app's work: name the loudest label of each second."""
+def listen(model: ActiveModel, wav: Path, *, rounds: int, pace_s: float) -> None:
+    """The app's work: name the label that fits each second best."""
     done = 0
     while rounds == 0 or done < rounds:
         for second in windows(wav):
             scores = model.run({"audio": second[np.newaxis, :]})["probabilities"][0]
             label = model.manifest.labels[int(scores.argmax())]
             print(f"{model.manifest.version}  {label:<10} {float(scores.max()):.2f}", flush=True)
+            time.sleep(pace_s)
         done += 1
 
 
@@ -85,9 +87,12 @@ def on_hold(hold: Path | None) -> str | None:
 def low_battery(lowest_percent: int, power: Path = POWER) -> str | None:
     """Why not now, or None. Linux tells of batteries in /sys; a machine without one is never low."""
     for battery in power.glob("*/capacity"):
-        percent = int(battery.read_text().strip())
-        charging = (battery.parent / "status").read_text().strip() != "Discharging"
-        if percent < lowest_percent and not charging:
+        try:
+            percent = int(battery.read_text())
+            discharging = (battery.parent / "status").read_text().strip() == "Discharging"
+        except (OSError, ValueError):  # unplugged just now, or a driver that does not know
+            continue
+        if discharging and percent < lowest_percent:
             return f"the battery is at {percent} %; expected {lowest_percent} % or a charger"
     return None
 
@@ -105,6 +110,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", type=Path, required=True, metavar="DIR", help="made by `tidegate device init`")
     parser.add_argument("--wav", type=Path, required=True, metavar="FILE", help="a recording at 16 kHz")
     parser.add_argument("--rounds", type=int, default=0, help="times to play it (default: until Ctrl-C)")
+    parser.add_argument("--pace-s", type=float, default=1.0, help="time between two calls (default: as live audio)")
     parser.add_argument("--check-every-s", type=float, default=4 * 3600.0, help="default: 4 hours")
     parser.add_argument("--hold", type=Path, metavar="FILE", help="no update while this file is there")
     parser.add_argument("--lowest-battery-percent", type=int, default=30)
