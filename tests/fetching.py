@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.fault_server import FaultServer, serve_with_faults
+
 from tidegate.fetch.download import FetchReport, Plan, fetch, plan
 from tidegate.fetch.settings import FetchSettings
 from tidegate.fetch.store import Store
@@ -84,7 +85,7 @@ class World:
 def world(channel: Channel, keys: KeyRing, directory: Path) -> Iterator[World]:
     """Serve the channel until the block ends."""
     scratch = directory / "scratch"
-    scratch.mkdir()
+    scratch.mkdir(parents=True)
     with serve_with_faults(channel.path) as site:
         made = World(channel, keys, site, directory / "device", scratch)
         try:

@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
-
 from tests.fault_server import Request
 from tests.fetching import ASSETS, QUICK, World, world
+
 from tidegate.bundle import digest
 from tidegate.errors import (
     BundleError,
@@ -471,8 +471,8 @@ def test_trust_begins_at_the_shipped_root_whatever_lies_on_the_disk(
         (here.metadata / name).unlink(missing_ok=True)
         (here.metadata / name).write_bytes(forged)
     assert here.refreshed().track("tiny", "stable").offers[0].version == "1.0.0"
+    here.site.directory = other.path
     with pytest.raises(IntegrityError):
-        here.site.directory = other.path
         here.refreshed()
 
 

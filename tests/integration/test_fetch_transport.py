@@ -19,15 +19,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.fault_server import FaultServer, Request, serve_with_faults
+
 from tidegate.errors import (
     ConfigError,
     DeadlineError,
     IntegrityError,
     NotFoundError,
     ResourceError,
-    TidegateError,
     UnavailableError,
 )
 from tidegate.fetch.settings import FetchSettings
@@ -349,8 +348,8 @@ def test_whatever_a_server_says_ends_in_our_own_errors(raw: bytes, after_status:
         transport = Transport(QUICK)
         try:
             transport.get(f"http://127.0.0.1:{listener.getsockname()[1]}/file", 1000)
-        except TidegateError as error:
-            assert isinstance(error, (UnavailableError, IntegrityError))
+        except (UnavailableError, IntegrityError):
+            pass
         finally:
             thread.join()
             transport.close()
