@@ -13,16 +13,22 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 from _pytest.mark.structures import ParameterSet
 
+from tidegate.edge.update import DeviceSettings, initialise
+from tidegate.testing.channels import make_channel, open_keys, serve, write_keys
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
 FENCE = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LEFT_TO_OTHER_TESTS = ("make", "pip", "git", "cd", "python3", ".venv/bin/pip", "apt-get", "sudo", "source", ".")
+DEMO = ROOT / "examples" / "voice_commands"
+KIOSK = "kiosk"
+"""Name of the device directory that Python blocks may use; there is one, with a channel, for those that name it."""
 SERVERS = {"tidegate serve": "listening", "python -m http.server": "Serving HTTP"}
 """First words of a command that serves until its block is over, and what it says when it is ready."""
 
@@ -36,11 +42,21 @@ def blocks(language: str) -> list[ParameterSet]:
     return found
 
 
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A channel that offers the demo's bundle on `stable`."""
+    home = tmp_path_factory.mktemp("channel")
+    write_keys(home / "keys")
+    channel = make_channel(home / "site", home / "keys")
+    channel.publish(DEMO / "voice-commands.tide", track="stable", keys=open_keys(home / "keys"))
+    return home / "site"
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     (tmp_path / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
     for name in ("voice-commands.tide", "voice-commands-cloud.tide", "demo.wav"):
-        (tmp_path / name).symlink_to(ROOT / "examples" / "voice_commands" / name)
+        (tmp_path / name).symlink_to(DEMO / name)
     return tmp_path
 
 
@@ -53,10 +69,23 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("code", blocks("python"))
-def test_python_block_runs(code: str, directory: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True, check=False)
+def test_python_block_runs(code: str, directory: Path, site: Path) -> None:
+    with device_of(site, directory) if f'"{KIOSK}"' in code else nullcontext():
+        done = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout, "an example shows something"
+
+
+@contextmanager
+def device_of(site: Path, directory: Path) -> Iterator[None]:
+    with serve(site) as server:
+        initialise(
+            directory / KIOSK,
+            DeviceSettings(device_id="kiosk-1", url=server.url, model="voice-commands"),
+            (site / "metadata" / "1.root.json").read_bytes(),
+            DEMO / "voice-commands.tide",
+        )
+        yield
 
 
 @pytest.mark.parametrize("session", blocks("console"))
