@@ -476,3 +476,16 @@ def test_a_refusal_says_what_to_do_to_a_device_that_has_no_model(
         bench.play(bench.events())
     assert caught.value.fix is not None
     assert caught.value.fix.startswith("update the device")
+
+
+def test_a_segment_does_not_go_to_a_stream_that_was_told_of_another_version(bench: Bench) -> None:
+    changed = [False]
+    bench.start(renew=lambda: changed[0])
+    first = bench.server.stream
+    changed[0] = True
+    bench.server.up = False
+    events = bench.events()
+    bench.route._link._opening = Future()
+    bench.play(events)
+    assert first.ended == []
+    assert bench.finish() == [(1, *DEVICE)]

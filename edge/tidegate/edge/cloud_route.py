@@ -124,7 +124,9 @@ class CloudRecogniser:
         """Keep a copy of the audio and send it on; without a server, decide here when the segment ends."""
         if isinstance(event, SegmentStarted):
             self._connect_between_segments()
-            at_server = self._link.stream is not None
+            # What the open stream was told of this device holds for each segment on it. With no model here, nothing can
+            # have changed but its standing, and the server is all there is.
+            at_server = self._link.stream is not None and (self._device is None or not self._renew())
             self._segments.append(_Segment(extended(None, event, self._clock()), at_server, self._device))
         else:
             extended(self._segments[-1].utterance, event, self._clock())
