@@ -95,9 +95,9 @@ def print_signatures(path: Path, draft: Draft) -> None:
 
 
 def _progress(one: SignaturesReport) -> str:
-    words = f"{len(one.signed)} of {one.threshold}"
+    words = f"needs {one.threshold}, has {len(one.signed)}"
     if one.signed:
-        words += f", by {', '.join(keyid[:8] for keyid in one.signed)}"
+        words += f" by {', '.join(keyid[:8] for keyid in one.signed)}"
     if one.missing:
         words += f"; may sign: {', '.join(keyid[:8] for keyid in one.waiting)}"
     return words

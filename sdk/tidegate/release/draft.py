@@ -108,7 +108,9 @@ def read_draft(raw: bytes, *, origin: str) -> Draft:
             )
             for document in draft.documents:
                 document.signed_bytes  # noqa: B018  what cannot be signed is refused here
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise _not_a_draft(origin, f"it lacks {error}") from error
+        except (AttributeError, TypeError, ValueError) as error:
             raise _not_a_draft(origin, str(error)) from error
     problem = _problem(draft)
     if problem:
@@ -216,11 +218,24 @@ def _problem(draft: Draft) -> str:
         return "it has no root"
     if draft.base is not None and not isinstance(draft.base.signed, Root):
         return "its base is no root"
+    for one in (*([draft.base] if draft.base else []), *draft.documents):
+        if type(one.signed.version) is not int:
+            return f"it holds version {one.signed.version!r}; expected a whole number"
+    for root in (*([draft.base] if draft.base else []), *draft.documents):
+        if isinstance(root.signed, Root) and not _names_its_keys(root.signed):
+            return f"root {root.signed.version} names keys that it does not hold"
     versions = [draft.base.signed.version if draft.base else 0]
     versions += [document.signed.version for document in draft.documents if isinstance(document.signed, Root)]
     if versions != list(range(versions[0], versions[0] + len(versions))):
         return f"its roots have versions {versions}; expected each to follow the one before"
     return ""
+
+
+def _names_its_keys(root: Root) -> bool:
+    return all(
+        type(role.threshold) is int and all(isinstance(keyid, str) and keyid in root.keys for keyid in role.keyids)
+        for role in root.roles.values()
+    )
 
 
 def _not_a_draft(origin: str, what: str) -> BundleError:

@@ -117,6 +117,9 @@ def _offers(targets: Targets) -> Iterator[str]:
     named = sorted(path for path in targets.targets if is_track_target(path))
     for path in named:
         track = from_custom(targets.targets[path].custom, origin=path)
+        if not track.offers:
+            yield f"{track.model} {track.track}: no offers"
+            continue
         newest = track.offers[-1]
         state = f"withdrawn: {newest.withdrawn.reason}" if newest.withdrawn else f"{newest.rollout.percent} %"
         yield (

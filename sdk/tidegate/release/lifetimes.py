@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
-from tidegate.errors import ConfigError
+from tidegate.errors import BundleError, ConfigError
 
 _DAY_S = 86_400
 
@@ -43,6 +43,16 @@ class Lifetimes:
         return {role: int(getattr(self, f"{role}_s")) for role in ROLES}
 
     @classmethod
-    def from_dict(cls, seconds: dict[str, int]) -> Lifetimes:
-        """Read what `as_dict` wrote; a role that is not there has its default."""
-        return cls(**{f"{role}_s": int(value) for role, value in seconds.items() if role in ROLES})
+    def from_dict(cls, seconds: object) -> Lifetimes:
+        """Read what `as_dict` wrote; a role that is not there has its default.
+
+        Raises:
+            BundleError: it is not that form.
+            ConfigError: a lifetime is too short or too long.
+        """
+        if not isinstance(seconds, dict) or not all(type(value) is int for value in seconds.values()):
+            raise BundleError(
+                f"the root states lifetimes {str(seconds)[:80]}; expected whole seconds by role",
+                fix="tell the channel's owner",
+            )
+        return cls(**{f"{role}_s": value for role, value in seconds.items() if role in ROLES})
