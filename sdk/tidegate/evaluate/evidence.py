@@ -132,7 +132,7 @@ def _measured(criterion: Criterion, subject: Subject) -> Evidence:
     if criterion.metric == "rss_mb":
         if measurement.rss_mb is None:
             return _absent(criterion, "the bench report has no memory figure")
-        return _exactly(criterion, measurement.rss_mb, _place("peak of one process", measurement))
+        return _exactly(criterion, measurement.rss_mb, f"peak of one process{_place(measurement)}")
     calls = measurement.latencies_ms
     if calls is None:
         return _absent(criterion, "the bench report has no samples; write it without --no-samples")
@@ -143,14 +143,14 @@ def _measured(criterion: Criterion, subject: Subject) -> Evidence:
         lambda confidence: quantiles.lower_bound(calls, P95, confidence),
         lambda confidence: quantiles.upper_bound(calls, P95, confidence),
         "exact",
-        note=_place(f"{len(calls)} calls", measurement),
+        note=f"{len(calls)} calls{_place(measurement)}"
+        + ("" if measurement.trust == "clean" else f"; the machine was {measurement.trust}"),
     )
 
 
-def _place(what: str, measurement: Measurement) -> str:
+def _place(measurement: Measurement) -> str:
     """Say where a figure was measured: it holds for no other machine."""
-    where = f"{what} on {measurement.machine}" if measurement.machine else what
-    return where if measurement.trust == "clean" else f"{where}; the machine was {measurement.trust}"
+    return f" on {measurement.machine}" if measurement.machine else ""
 
 
 def _exactly(criterion: Criterion, value: float, note: str) -> Evidence:
