@@ -38,6 +38,7 @@ from tidegate.runtime.process import available_bytes, ending, peak_resident_byte
 
 MODULE = "tidegate.edge.update.probe_worker"
 MEGABYTE = 1_000_000
+DEFAULT_LIMIT_MB = 1024.0
 LAST_WORDS_BYTES = 500
 TICK_S = 0.02
 GRACE_S = 5.0
@@ -55,7 +56,8 @@ class ProbeSettings:
     timeout_s: float = 120.0
     """for the child, from its start to its answer"""
     memory_limit_mb: float = 0.0
-    """at which the child is killed; 0: twice the budget and at least 64 MB over it, or 1024 MB without a budget"""
+    """at which the child is killed; 0: twice the budget and at least 64 MB over it, or 1024 MB without a budget and
+    while the whole golden fixture runs at once"""
     calls: int = 100
     """timed calls; fewer, but at least 20, when so many would take a quarter of the time limit"""
     minimum_duration_s: float = 1.0
@@ -166,15 +168,19 @@ class _Limits:
 
     own_bytes: float
     """the version's fault"""
+    comparing_bytes: float
+    """the same while the whole fixture runs at once: budgets are for one row"""
     machine_bytes: float
     """the machine's: it has no more to spare"""
 
 
 def _limits(budgets: Budgets, settings: ProbeSettings) -> _Limits:
     budget_mb = budgets.rss_mb
-    own_mb = settings.memory_limit_mb or (max(2 * budget_mb, budget_mb + 64) if budget_mb else 1024)
+    own_mb = settings.memory_limit_mb or (max(2 * budget_mb, budget_mb + 64) if budget_mb else DEFAULT_LIMIT_MB)
+    comparing_mb = settings.memory_limit_mb or max(own_mb, DEFAULT_LIMIT_MB)
     available = available_bytes()
-    return _Limits(own_mb * MEGABYTE, float("inf") if available is None else available * AVAILABLE_SHARE)
+    spare_bytes = float("inf") if available is None else available * AVAILABLE_SHARE
+    return _Limits(own_mb * MEGABYTE, comparing_mb * MEGABYTE, spare_bytes)
 
 
 def _job(store: Store, slot: Slot, budgets: Budgets, settings: ProbeSettings) -> Job:
@@ -191,7 +197,7 @@ def _job(store: Store, slot: Slot, budgets: Budgets, settings: ProbeSettings) ->
         timing_limit_s=settings.timeout_s / 4 / settings.attempts,
         latency_budget_ms=budgets.latency_p95_ms,
         attempts=settings.attempts,
-        data_limit_bytes=int(_limits(budgets, settings).own_bytes) + DATA_MARGIN_BYTES,
+        data_limit_bytes=int(_limits(budgets, settings).comparing_bytes) + DATA_MARGIN_BYTES,
     )
 
 
@@ -260,8 +266,9 @@ def _follow(child: subprocess.Popen[bytes], job: Job, limits: _Limits, timeout_s
             said = _message(lines.get(timeout=TICK_S))
         except queue.Empty:
             peak_bytes = max(peak_resident_bytes(status_file) or 0, peak_bytes)
-            if peak_bytes > min(limits.own_bytes, limits.machine_bytes):
-                return _too_big(peak_bytes, limits, stage)
+            own_bytes = limits.comparing_bytes if stage == "comparing" else limits.own_bytes
+            if peak_bytes > min(own_bytes, limits.machine_bytes):
+                return _too_big(peak_bytes, own_bytes, limits.machine_bytes, stage)
             if time.monotonic() > deadline_s:
                 return _Ended(f"no answer within {timeout_s:g} s while {stage}")
             continue
@@ -273,14 +280,14 @@ def _follow(child: subprocess.Popen[bytes], job: Job, limits: _Limits, timeout_s
             return _agreed(child, job, said)
 
 
-def _too_big(peak_bytes: int, limits: _Limits, stage: str) -> _Ended:
+def _too_big(peak_bytes: int, own_bytes: float, machine_bytes: float, stage: str) -> _Ended:
     found = f"{peak_bytes / MEGABYTE:.0f} MB while {stage}"
-    if limits.machine_bytes < limits.own_bytes:
+    if machine_bytes < own_bytes:
         raise ResourceError(
-            f"the probe took {found}; {limits.machine_bytes / MEGABYTE:.0f} MB could be spared",
+            f"the probe took {found}; {machine_bytes / MEGABYTE:.0f} MB could be spared",
             fix="run the update again when more memory is free",
         )
-    return _Ended(f"it took {found}; it was stopped at {limits.own_bytes / MEGABYTE:.0f} MB")
+    return _Ended(f"it took {found}; it was stopped at {own_bytes / MEGABYTE:.0f} MB")
 
 
 def _agreed(child: subprocess.Popen[bytes], job: Job, said: Measured | Failed) -> Measured | Failed | _Ended:

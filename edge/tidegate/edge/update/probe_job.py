@@ -9,7 +9,7 @@ import msgspec
 SAID_LIMIT_BYTES = 64 * 1024
 """Longest line that a child may say."""
 
-Stage = Literal["starting", "loading", "warming up", "timing", "comparing"]
+Stage = Literal["starting", "loading", "calling for the first time", "warming up", "timing", "comparing"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

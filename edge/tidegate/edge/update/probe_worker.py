@@ -94,6 +94,7 @@ def _timed(job: Job, answers: BinaryIO, model: Model, feeds: Feeds) -> tuple[int
     Whatever else the device does can only make calls slower, so the lowest is the nearest to the model's own.
     """
     callee = _Call(model, feeds)
+    _say(answers, Reached(stage="calling for the first time"))
     callee.call()
     _say(answers, Reached(stage="warming up"))
     warm = warm_up(callee, Plan(warm_up_s=job.warm_up_s, warm_up_calls=2))
