@@ -12,9 +12,9 @@ import pytest
 import tidegate
 
 PACKAGES = (
-    "errors", "bundle", "delta", "runtime", "speech", "wire", "client", "convert", "evaluate",
+    "errors", "bundle", "delta", "runtime", "speech", "wire", "client", "fetch", "convert", "evaluate",
     "testing", "testing.backend_contract",
-    "edge", "cloud", "bench", "bench.overhead", "cli", "cli.main",
+    "edge", "edge.update", "edge.update.updater", "cloud", "bench", "bench.overhead", "cli", "cli.main",
 )  # fmt: skip
 HEAVY = (
     "tensorflow",
@@ -31,6 +31,9 @@ HEAVY = (
     "webrtcvad",
     "sounddevice",
     "zstandard",
+    "tuf",
+    "securesystemslib",
+    "urllib3",
     "matplotlib",
     "pytest",
 )
