@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -434,3 +435,38 @@ def test_serve_that_cannot_be_meant(world: World, words: Sequence[str], code: in
     assert (process.returncode, out) == (code, ""), errors
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_init_makes_the_key_that_the_server_registers(world: World) -> None:
+    root = str(world.home / "site" / "metadata" / "1.root.json")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "tidegate.cli", "device", "init", "--directory", str(world.home / "second")),
+            *("--channel", world.web.url, "--model", "tones", "--root", root),
+            *("--factory", str(world.home / "1.0.0.tide"), "--device-id", "kiosk-2", "--sign-reports", "--json"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = json.loads(done.stdout)["report_key"]
+    assert line == (world.home / "second" / "report.pub").read_text().strip()
+    with Bundle.open(world.home / "1.0.0.tide") as bundle:
+        reporter = Reporter(lambda: Running.of(bundle.manifest), world.home / "second")
+    reception = Reception(None, DeviceKeys(world.home / "second"))
+    heard = reception.hear(reporter.headers())
+    assert heard is not None
+    assert (heard.verified, heard.report.device) == (True, "kiosk-2")
+
+
+def test_a_listener_that_follows_a_device_reports_its_active_version(world: World, say: Say) -> None:
+    reception = Reception(None, DeviceKeys(world.device / "report.pub"))
+    with (
+        Server([world.home / "1.0.0.tide"], reception=reception) as server,
+        Listener.open(device=world.device, cloud=server.address, cloud_timeout_s=PATIENT_S) as listener,
+    ):
+        results = list(listener.listen(Recording(say([("yes", 1.0)], 3.0))))
+    assert [result.decided_by for result in results] == ["cloud"]
+    (heard,) = reception.all()
+    assert heard.verified
+    assert (heard.report.device, heard.report.version, heard.report.state) == ("kiosk-1", "1.0.0", "committed")
