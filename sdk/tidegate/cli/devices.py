@@ -73,7 +73,7 @@ def _measured(result: UpdateResult) -> list[str]:
         by_delta = f" ({len(fetched.deltas_used)} by delta)" if fetched.deltas_used else ""
         lines.append(
             f"  fetched the manifest and {_counted(len(fetched.files), 'file')}{by_delta}, "
-            f"{fetched.received_bytes:,} bytes; {len(fetched.reused)} were here"
+            f"{fetched.received_bytes:,} bytes; {_counted(len(fetched.reused), 'file')} here already"
         )
         lines += [f"  no delta for {failure}" for failure in fetched.delta_failures]
     if result.probe is not None and result.probe.passed:
