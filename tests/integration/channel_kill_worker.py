@@ -18,8 +18,10 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from tidegate.release.applying import apply
 from tidegate.release.channel import Channel
 from tidegate.release.disk import Disk
+from tidegate.release.draft import read_draft
 from tidegate.release.keys import KeyRing, read_public_key
 from tidegate.release.lifetimes import ROLES
 from tidegate.release.repository import exists
@@ -75,10 +77,14 @@ Step = Callable[[Path, Disk], object]
 
 
 def steps(keys: KeyRing, key_files: Path, bundles: Path) -> dict[str, Step]:
-    """Return every command that changes a channel."""
+    """Return every command that changes a channel. Drafts lie beside the bundles."""
 
     def channel(path: Path, disk: Disk) -> Channel:
         return Channel(path, disk=disk)
+
+    def carrying_out(name: str) -> Step:
+        draft = (bundles / f"{name}.draft").read_bytes()
+        return lambda path, disk: apply(path, read_draft(draft, origin=name), keys, disk=disk)
 
     def rotation(role: str) -> Step:
         old, new = (read_public_key(key_files / f"{name}.pub") for name in (role, f"{role}-2"))
@@ -101,6 +107,7 @@ def steps(keys: KeyRing, key_files: Path, bundles: Path) -> dict[str, Step]:
         "withdraw": lambda path, disk: channel(path, disk).withdraw("tiny", version="1.2.0", reason="test", keys=keys),
         "refresh": lambda path, disk: channel(path, disk).refresh(keys, renew_targets=True),
         **{f"rotate_{role}": rotation(role) for role in ROLES},
+        **{f"apply_{name}": carrying_out(name) for name in ("create", "withdraw", "rotate_targets")},
     }
 
 

@@ -12,10 +12,20 @@ from pathlib import Path
 import pytest
 
 from tidegate.release.channel import Channel
+from tidegate.release.keys import read_public_key
 from tidegate.release.lifetimes import ROLES
 from tidegate.release.moments import utc_now
 from tidegate.release.report import report
-from tidegate.testing.channels import PlainDevice, make_channel, open_keys, serve, write_keys, write_tiny_bundle
+from tidegate.release.rotation import draft_rotation
+from tidegate.testing.channels import (
+    PlainDevice,
+    make_channel,
+    open_keys,
+    role_keys,
+    serve,
+    write_keys,
+    write_tiny_bundle,
+)
 
 WORKER = Path(__file__).with_name("channel_kill_worker.py")
 
@@ -27,10 +37,21 @@ STABLE = {
     "withdraw": ("1.1.0", "1.1.0"),
     "refresh": ("1.1.0", "1.1.0"),
     **{f"rotate_{role}": ("1.1.0", "1.1.0") for role in ROLES},
+    "apply_withdraw": ("1.1.0", "1.0.0"),
+    "apply_rotate_targets": ("1.1.0", "1.1.0"),
 }
 """What stable offers before and after each command."""
 
-AT_LEAST_POINTS = {"create": 30, "publish": 48, "rotate_targets": 30, "rotate_root": 6, "refresh": 18}
+AT_LEAST_POINTS = {
+    "create": 30,
+    "publish": 48,
+    "rotate_targets": 30,
+    "rotate_root": 6,
+    "refresh": 18,
+    "apply_create": 30,
+    "apply_withdraw": 18,
+    "apply_rotate_targets": 30,
+}
 """So that a worker that counts nothing cannot pass."""
 
 
@@ -55,6 +76,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     for version, track, percent in (("1.0.0", "stable", 100), ("1.1.0", "stable", 100), ("1.2.0", "beta", 50)):
         bundle = write_tiny_bundle(home / "bundles" / f"{version}.tide", version=version, weights=version.encode())
         channel.publish(bundle, track=track, keys=keys, percent=percent)
+    old, new = (read_public_key(home / "keys" / f"{name}.pub") for name in ("targets", "targets-2"))
+    drafts = {
+        "create": Channel(home / "another").draft_creation(role_keys(home / "keys"), keys),
+        "withdraw": channel.withdraw("tiny", version="1.1.0", reason="test", keys=keys, in_turns=True).draft,
+        "rotate_targets": draft_rotation(channel.path, "targets", keys, add=[new], remove=[old.keyid]),
+    }
+    for name, draft in drafts.items():
+        assert draft is not None
+        (home / "bundles" / f"{name}.draft").write_bytes(draft.to_bytes())
     write_tiny_bundle(home / "bundles" / "new.tide", version="1.3.0", weights=b"1.3.0", assets={"list": b"words"})
     root = (channel.path / "metadata" / "1.root.json").read_bytes()
     with serve(home / "site") as server:
@@ -96,6 +126,9 @@ def test_killed_at_any_point_the_channel_is_valid_and_the_same_command_completes
     assert seen == {before, after}
 
 
-def test_killed_while_a_channel_is_made_it_is_made_or_the_same_command_makes_it(world: World, tmp_path: Path) -> None:
-    for point in killed_at_every_point("create", tmp_path / "nothing", world, tmp_path / "out"):
+@pytest.mark.parametrize("step", ["create", "apply_create"])
+def test_killed_while_a_channel_is_made_it_is_made_or_the_same_command_makes_it(
+    step: str, world: World, tmp_path: Path
+) -> None:
+    for point in killed_at_every_point(step, tmp_path / "nothing", world, tmp_path / "out"):
         assert Channel(Path(point["again"])).read().root.version == 1
