@@ -470,3 +470,46 @@ def test_a_listener_that_follows_a_device_reports_its_active_version(world: Worl
     (heard,) = reception.all()
     assert heard.verified
     assert (heard.report.device, heard.report.version, heard.report.state) == ("kiosk-1", "1.0.0", "committed")
+
+
+class SpeechAroundASwitch:
+    """Says a word, then keeps quiet until the server has heard of another version, then says one more."""
+
+    sample_rate_hz = RATE_HZ
+
+    def __init__(self, word: NDArray[np.float32], switch: Callable[[], object], is_heard: Callable[[], bool]) -> None:
+        self._word, self._switch, self._is_heard = word, switch, is_heard
+
+    def chunks(self) -> Iterator[NDArray[np.float32]]:
+        yield from np.array_split(self._word, len(self._word) // 512)
+        self._switch()
+        quiet = np.random.default_rng(5).normal(0, 0.001, 512).astype(np.float32)
+        for _ in range(1_000_000):
+            if self._is_heard():
+                break
+            yield quiet
+        yield from np.array_split(self._word, len(self._word) // 512)
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_update_while_listening_reaches_the_server(world: World, say: Say) -> None:
+    world.publish("1.1.0")
+    updater = Updater(world.device)
+    reception = Reception(None, DeviceKeys(world.device / "report.pub"))
+
+    def is_heard() -> bool:
+        return any(heard.report.version == "1.1.0" for heard in reception.all())
+
+    source = SpeechAroundASwitch(say([("yes", 1.0)], 3.0), updater.update, is_heard)
+    with (
+        Server([world.home / "1.0.0.tide"], reception=reception) as server,
+        Listener.open(device=world.device, cloud=server.address, cloud_timeout_s=PATIENT_S) as listener,
+    ):
+        results = list(listener.listen(source))
+    (heard,) = reception.all()
+    assert (heard.verified, heard.report.version, heard.report.release) == (True, "1.1.0", 2)
+    assert heard.report.state == "trial"
+    assert [result.text for result in results] == ["yes", "yes"]
+    assert results[0].decided_by == "cloud"
