@@ -26,7 +26,7 @@ from tidegate.bundle import (
 )
 from tidegate.bundle.bundle import listed_files
 from tidegate.edge.update.layout import Layout
-from tidegate.edge.update.record import Record, Slot, encode, write_record
+from tidegate.edge.update.record import SCHEMA, Record, Slot, encode, write_record
 from tidegate.edge.update.states import State
 
 AT = "2026-01-01T00:00:00Z"
@@ -60,7 +60,7 @@ def activate(
     """Write the device's record, as the updater does: in one step."""
     layout = Layout(directory)
     layout.factory.write_bytes(encode(factory))
-    write_record(layout.state, Record(phase=phase, active=active, previous=previous, factory=factory))
+    write_record(layout.state, Record(schema=SCHEMA, phase=phase, active=active, previous=previous, factory=factory))
 
 
 def write_model(
@@ -110,7 +110,7 @@ def write_model(
 
 def times(factor: float) -> bytes:
     """Return a model that multiplies by `factor`."""
-    return _onnx([helper.make_node("Mul", ["x", "factor"], ["y"])], {"factor": np.float32([factor])})
+    return _onnx([helper.make_node("Mul", ["x", "factor"], ["y"])], {"factor": np.array([factor], np.float32)})
 
 
 def slow(factor: float, *, multiplications: int = 8, size: int = 512) -> bytes:
@@ -129,7 +129,7 @@ def slow(factor: float, *, multiplications: int = 8, size: int = 512) -> bytes:
         helper.make_node("Add", ["product", "nothing"], ["y"]),
     ]
     matrix = np.full((size, size), 1 / size, np.float32)
-    return _onnx(nodes, {"matrix": matrix, "zero": np.float32([0]), "factor": np.float32([factor])})
+    return _onnx(nodes, {"matrix": matrix, "zero": np.array([0], np.float32), "factor": np.array([factor], np.float32)})
 
 
 def hungry(factor: float, *, megabytes: int = 4000) -> bytes:
@@ -148,7 +148,7 @@ def hungry(factor: float, *, megabytes: int = 4000) -> bytes:
         "zero": np.array([0], np.int64),
         "one": np.array([1], np.int64),
         "elements": np.array([megabytes * 250_000], np.int64),
-        "factor": np.float32([factor]),
+        "factor": np.array([factor], np.float32),
     }
     return _onnx(nodes, constants)
 
