@@ -47,7 +47,7 @@ AT_DEADLINE = 86_400.0
         # Empty answers are not looked at unless asked for.
         (Counters(calls=100, answers=100, empty=100), LATER, "commit", ""),
         (Counters(calls=100, load_failures=1), LATER, "commit", ""),
-        (Counters(load_failures=2, last_problem="no memory"), 0, "roll back", "2 failed loads; expected at most 1; the"),
+        (Counters(load_failures=2, last_problem="no memory"), 0, "roll back", "2 failed loads; expected at most 1;"),
         (Counters(restarts=(0.0, 20.0, 40.0)), 0, "wait", ""),
         (Counters(restarts=(0.0, 20.0, 40.0, 60.0)), 0, "roll back", "4 processes ended without a clean close within"),
         (Counters(restarts=(0.0, 30.0, 61.0, 92.0, 123.0)), 0, "wait", ""),

@@ -98,6 +98,7 @@ class ActiveModel:
         try:
             with self._looking:
                 self._follow()
+                self._next_look_s = time.monotonic() + check_interval_s
         except BaseException:
             self._finish()
             raise
