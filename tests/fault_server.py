@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import ssl
@@ -31,6 +32,19 @@ class Request(BaseHTTPRequestHandler):
                 self.send_file()
         except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
             self.close_connection = True
+
+    def do_CONNECT(self) -> None:
+        """Be a proxy for what it cannot read: carry bytes both ways until one side ends."""
+        self.site.tunnels.append(self.path)
+        host, _, port = self.path.rpartition(":")
+        self.close_connection = True
+        with socket.create_connection((host, int(port))) as server:
+            self.send_response(200)
+            self.end_headers()
+            back = threading.Thread(target=_carry, args=(server, self.connection))
+            back.start()
+            _carry(self.connection, server)
+            back.join()
 
     def content(self) -> bytes | None:
         path = self.site.directory / unquote(urlsplit(self.path).path).lstrip("/")
@@ -88,6 +102,13 @@ class Request(BaseHTTPRequestHandler):
         """Say nothing on standard error."""
 
 
+def _carry(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
 Rule = Callable[[Request], bool]
 """Answers a request and returns True, or leaves it to the next rule."""
 
@@ -105,6 +126,8 @@ class FaultServer:
     requests: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
     """the Range header of each request, empty when it had none"""
+    tunnels: list[str] = field(default_factory=list)
+    """where it was asked to lead to, as a proxy for https"""
     over: threading.Event = field(default_factory=threading.Event)
     """set when the server ends: what a slow answer waits on"""
     lock: threading.Lock = field(default_factory=threading.Lock)

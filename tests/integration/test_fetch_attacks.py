@@ -11,13 +11,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.fault_server import Request
-from tests.fetching import IMPATIENT, World, world
-from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Timestamp
+from tests.fetching import IMPATIENT, QUICK, World, world
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from tidegate.bundle import digest
 from tidegate.errors import (
@@ -33,6 +34,7 @@ from tidegate.release.lifetimes import ROLES
 from tidegate.release.rotation import rotate
 from tidegate.testing.channels import make_channel, open_keys, role_keys, write_keys
 
+S = TypeVar("S", Root, Targets, Snapshot, Timestamp)
 FAR_AHEAD = 2_000_000_000
 CHUNK = bytes(1 << 16)
 
@@ -75,6 +77,7 @@ def attacked(here: World, error: type[TidegateError], match: str | None = None) 
 
 def recovers(here: World, version: str = "1.1.0") -> None:
     """Update from the honest channel."""
+    here.settings = QUICK
     here.site.rules.clear()
     here.site.directory = here.channel.path
     here.install()
@@ -95,7 +98,7 @@ def replaced(here: World, name: str, data: bytes) -> None:
     here.site.rules[name] = rule
 
 
-def signed_by(here: World, document: Metadata[Signed], names: list[str], key_files: Path) -> bytes:
+def signed_by(here: World, document: Metadata[S], names: list[str], key_files: Path) -> bytes:
     """Sign with stolen keys."""
     document.signatures.clear()
     for name in names:
@@ -331,15 +334,13 @@ def put_live(
     here: World, site: Path, snapshot: Metadata[Snapshot], key_files: Path, *, timestamp_version: int = 100
 ) -> None:
     """Sign a snapshot and a timestamp that names it, with both online keys."""
-    raw = signed_by(here, snapshot, ["snapshot"], key_files)  # type: ignore[arg-type]
+    raw = signed_by(here, snapshot, ["snapshot"], key_files)
     (site / "metadata" / f"{snapshot.signed.version}.snapshot.json").write_bytes(raw)
     timestamp: Metadata[Timestamp] = Metadata.from_file(str(site / "metadata" / "timestamp.json"))
     timestamp.signed.version = timestamp_version
     about = timestamp.signed.snapshot_meta
     about.version, about.length, about.hashes = snapshot.signed.version, len(raw), {"sha256": digest(raw)}
-    (site / "metadata" / "timestamp.json").write_bytes(
-        signed_by(here, timestamp, ["timestamp"], key_files)  # type: ignore[arg-type]
-    )
+    (site / "metadata" / "timestamp.json").write_bytes(signed_by(here, timestamp, ["timestamp"], key_files))
 
 
 def test_rollback_of_targets_by_stolen_online_keys(here: World, key_files: Path) -> None:
