@@ -115,9 +115,7 @@ def test_a_version_is_fetched_proven_switched_to_and_committed(site: Site, backe
     assert Updater(device).settle().outcome == "committed"
     assert record_of(device).phase is State.IDLE
     assert Updater(device).settle().outcome == "up to date"
-    assert events(device) == [
-        "noted", "offered", "fetched", "begun", "probe_passed", "trial_passed", "done",
-    ]  # fmt: skip
+    assert events(device) == ["noted", "offered", "fetched", "begun", "activated", "committed"]
 
 
 def test_a_check_without_news_is_two_requests(site: Site) -> None:
@@ -450,6 +448,29 @@ def test_a_damaged_active_version_is_left_without_a_network(site: Site) -> None:
     assert updated(device) == "activated"
     Layout(device).store.path(record_of(device).active.variant_sha256).unlink()
     assert Updater(device).settle().outcome == "rolled back"
+    assert check_it_runs(device) == "1.0.0"
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_a_device_whose_every_file_is_gone_fetches_what_the_channel_offers(site: Site, is_committed: bool) -> None:
+    device = site.device()
+    site.publish("1.1.0", shift=1.0)
+    assert updated(device) == "activated"
+    if is_committed:
+        use(device, GOOD)
+        assert Updater(device).settle().outcome == "committed"
+    shutil.rmtree(device / "store")
+    Updater(device).settle()
+    assert updated(device) == "activated"
+    assert check_it_runs(device) == "1.1.0"
+
+
+def test_a_factory_version_that_is_damaged_is_fetched_when_the_channel_offers_it(site: Site) -> None:
+    site.publish("1.0.0")
+    device = site.device()
+    assert updated(device) == "noted"
+    shutil.rmtree(device / "store")
+    assert updated(device) == "activated"
     assert check_it_runs(device) == "1.0.0"
 
 

@@ -12,8 +12,11 @@ from tidegate.edge.update.record import Record, Slot, write_record
 from tidegate.edge.update.settings import DeviceSettings
 from tidegate.edge.update.slots import collect, newest_whole, problem_of
 from tidegate.edge.update.states import Event
-from tidegate.edge.update.transition import Circumstances, advance
+from tidegate.edge.update.transition import Circumstances, advance, let_be_taken
 from tidegate.errors import ResourceError
+
+# Steps that people know by what they led to. The end of a roll-back is told with what it led to.
+_TOLD = {Event.PROBE_PASSED: "activated", Event.TRIAL_PASSED: "committed", Event.DONE: "", Event.INTERRUPTED: ""}
 
 
 class Device:
@@ -28,6 +31,11 @@ class Device:
     def send(self, event: Event, *, reason: str = "", slot: Slot | None = None) -> None:
         """Take one step of the table and make it last.
 
+        Args:
+            event: what happened.
+            reason: why, for people.
+            slot: the candidate of FETCH, or what RESTORE is to run.
+
         Raises:
             StateError: the table does not list it.
             ResourceError: the disk refuses; the device is as it was before.
@@ -35,7 +43,7 @@ class Device:
         about = slot or self.record.candidate or self.record.active
         now = Circumstances(at=utc_now(), reason=reason, slot=slot, window_over=self._window_over())
         self.write(advance(self.record, event, now))
-        self.tell(event.value, about, reason)
+        self.tell(_TOLD.get(event, event.value), about, reason)
 
     def write(self, record: Record) -> None:
         """Replace the record, on the disk first."""
@@ -44,7 +52,12 @@ class Device:
             self.record = record
 
     def tell(self, event: str, about: Slot, reason: str = "") -> None:
-        """Add to the history. The history is for people: when the disk refuses it, the update goes on."""
+        """Add to the history, unless there is no name for it.
+
+        The history is for people: when the disk refuses it, the update goes on.
+        """
+        if not event:
+            return
         entry = HistoryEntry(at=utc_now(), event=event, release=about.release, version=about.version, reason=reason)
         with contextlib.suppress(ResourceError):
             history.append(self.layout.history, entry)
@@ -58,6 +71,7 @@ class Device:
     def complete_rollback(self, event: Event, reason: str) -> None:
         """Make the newest whole slot the active one, and collect what it leaves behind."""
         self.send(event, reason=reason, slot=self.last_resort())
+        self.tell("rolled_back", self.record.active, reason)
         self.collect()
 
     def older_slots(self) -> list[Slot]:
@@ -75,11 +89,17 @@ class Device:
         return self.record.factory if whole is None else whole
 
     def mend(self) -> str:
-        """Leave an active version whose files changed on the disk, if an older one is whole; return what was wrong."""
-        problem = problem_of(self.store, self.record.active)
-        if not problem or newest_whole(self.store, self.older_slots()) is None:
+        """Leave an active version whose files changed on the disk, and return what was wrong; empty when it stays.
+
+        When no other is whole either, its offer may at least be taken anew.
+        """
+        active, problem = self.record.active, problem_of(self.store, self.record.active)
+        if not problem:
             return ""
-        self.go_back(Event.DAMAGED_TOO_OFTEN if self.too_often(self.record.active) else Event.DAMAGED, problem)
+        if not self.older_slots():
+            self.write(let_be_taken(self.record))
+            return ""
+        self.go_back(Event.DAMAGED_TOO_OFTEN if self.too_often(active) else Event.DAMAGED, problem)
         return problem
 
     def collect(self) -> None:

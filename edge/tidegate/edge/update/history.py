@@ -24,7 +24,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     at: str
     """UTC, ISO 8601"""
     event: str
-    """such as activated, committed, rolled_back, quarantined"""
+    """activated, committed, rolled_back, noted, recovered, interrupted, or an event of the update's table"""
     release: int = 0
     version: str = ""
     reason: str = ""

@@ -48,7 +48,8 @@ def _finish(device: Device) -> None:
             device.send(Event.INTERRUPTED_TOO_OFTEN, reason=f"the updater ended {times} times while it was at it")
             device.collect()
         else:
-            device.send(Event.INTERRUPTED, reason=f"the updater ended in the middle of {record.phase.value}")
+            device.send(Event.INTERRUPTED)
+            device.tell("interrupted", record.candidate, f"the updater ended in the middle of {record.phase.value}")
     elif record.phase is State.ROLLING_BACK:
         device.complete_rollback(Event.INTERRUPTED, "completes a roll-back that was interrupted")
     elif record.phase is State.COMMITTED:

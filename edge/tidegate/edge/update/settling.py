@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from tidegate.bundle import TrialSettings
 from tidegate.edge.update.device import Device, seconds_since
 from tidegate.edge.update.health import read_health
+from tidegate.edge.update.record import Slot
 from tidegate.edge.update.results import UpdateResult, rolled_back
 from tidegate.edge.update.states import Event, State
 from tidegate.edge.update.trial import Verdict, judge, thresholds
+from tidegate.errors import BundleError, NotFoundError
 from tidegate.fetch.installed import installed_manifest
 
 
@@ -28,11 +31,18 @@ def settle_trial(device: Device) -> UpdateResult | None:
 
 def _verdict(device: Device) -> Verdict:
     active = device.record.active
-    manifest = installed_manifest(device.store, active.manifest_sha256, active.variant)
     health = read_health(device.layout.health)
     return judge(
         health.of(active.release),
-        thresholds(manifest.trial, device.settings.trial),
+        thresholds(_trial_of(device, active), device.settings.trial),
         elapsed_s=seconds_since(active.activated_at),
         is_readable=health.is_readable,
     )
+
+
+def _trial_of(device: Device, slot: Slot) -> TrialSettings | None:
+    """Return what the manifest states of the trial; nothing when it cannot be read, and no other version is whole."""
+    try:
+        return installed_manifest(device.store, slot.manifest_sha256, slot.variant).trial
+    except (NotFoundError, BundleError):
+        return None

@@ -17,7 +17,7 @@ from tidegate.edge.update.results import Outcome, UpdateResult, up_to_date
 from tidegate.edge.update.settling import settle_trial
 from tidegate.edge.update.slots import verify
 from tidegate.edge.update.states import Event, State
-from tidegate.errors import BundleError, ConfigError, IntegrityError, StateError, TidegateError
+from tidegate.errors import BundleError, ConfigError, IntegrityError, StateError
 from tidegate.fetch.download import FetchReport, fetch, plan
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ class Update:
         device.send(Event.OFFERED, slot=news.slot(device))
         try:
             planned = plan(reader, device.store, news.offer, news.variant.id, bases)
-            self._fetched = fetch(reader, device.store, planned, self._on_progress)
             self._check_model(planned.manifest.name)
+            self._fetched = fetch(reader, device.store, planned, self._on_progress)
         except BundleError as error:
             # Bytes that differ are the line's or the mirror's fault, and may be right next time. A manifest that is
             # as it was signed and breaks a rule will always break it.
@@ -88,8 +88,8 @@ class Update:
         device = self._device
         try:
             verify(device.store, self._candidate)
-        except TidegateError as error:
-            device.send(Event.FETCH_FAILED, reason=error.message)
+        except BaseException as error:
+            device.send(Event.FETCH_FAILED, reason=str(error) or type(error).__name__)
             raise
         if device.record.phase is State.FETCHING:
             device.send(Event.FETCHED)

@@ -48,6 +48,13 @@ def take_note(record: Record, release: int, track: str) -> Record:
     )
 
 
+def let_be_taken(record: Record) -> Record:
+    """Return the record with the active version's offer in reach again: only quarantine keeps it from being taken."""
+    active = record.active
+    below = min(record.counters.get(active.track, 0), active.release - 1)
+    return replace(record, counters=record.counters | {active.track: max(below, 0)})
+
+
 def _fetch(record: Record, now: Circumstances) -> Record:
     return replace(record, candidate=_given(now))
 
@@ -77,7 +84,7 @@ def _quarantine(record: Record, now: Circumstances) -> Record:
 
 
 def _condemn(record: Record, now: Circumstances) -> Record:
-    left = _untaken(_condemned(record, record.active, now))
+    left = let_be_taken(_condemned(record, record.active, now))
     return replace(left, candidate=None, interruptions=None)
 
 
@@ -86,7 +93,7 @@ def _leave(record: Record, now: Circumstances) -> Record:
 
 
 def _retry(record: Record, now: Circumstances) -> Record:
-    return replace(_untaken(_counted(record, record.active.release, now)), candidate=None)
+    return replace(let_be_taken(_counted(record, record.active.release, now)), candidate=None)
 
 
 def _restore(record: Record, now: Circumstances) -> Record:
@@ -109,13 +116,6 @@ def _counted(record: Record, release: int, now: Circumstances) -> Record:
     if before is None or before.release != release or now.window_over:
         return replace(record, interruptions=Interruptions(release=release, count=1, since=now.at))
     return replace(record, interruptions=replace(before, count=before.count + 1))
-
-
-def _untaken(record: Record) -> Record:
-    """Let the active version's offer be looked at again: only quarantine keeps it from being chosen."""
-    active = record.active
-    below = min(record.counters.get(active.track, 0), active.release - 1)
-    return replace(record, counters=record.counters | {active.track: max(below, 0)})
 
 
 def _condemned(record: Record, slot: Slot, now: Circumstances) -> Record:
