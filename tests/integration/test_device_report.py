@@ -203,6 +203,20 @@ def test_a_channel_that_goes_away_leaves_what_was_known(world: World, running: C
     assert "announcing what was known before" in warnings[0]
 
 
+def test_made_up_names_do_not_keep_real_ones_from_being_announced(world: World, running: Callable[[], Running]) -> None:
+    report = Reporter(running, world.device).report()
+    with world.announcer(interval_s=3600) as announcer:
+        for number in range(1000):
+            announcer.latest(msgspec.structs.replace(report, model=f"../made-up-{number}"))
+        for _ in range(600):
+            if announcer.latest(report) or announcer.wait_until_known("tones", "stable", 1, 0.1):
+                break
+        assert announcer.latest(report) == Latest("tones", "stable", 1, "1.0.0")
+        assert announcer.problem == ""
+    # One check, whatever the reports ask for.
+    assert len(world.web.requests) == len(set(world.web.requests)) == 4
+
+
 def test_a_root_that_is_not_the_channels_announces_nothing(world: World, running: Callable[[], Running]) -> None:
     stranger = world.home / "stranger"
     write_keys(stranger / "keys")

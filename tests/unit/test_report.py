@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tidegate.bundle.manifest import FrontEnd, Manifest, PrefilterSettings
-from tidegate.cloud.announce import MOST_MODELS, ChannelAnnouncer, FixedReleases, newest_for
+from tidegate.cloud.announce import MOST_WAITING, ChannelAnnouncer, FixedReleases, newest_for
 from tidegate.cloud.device_keys import RECHECK_S, DeviceKeys
 from tidegate.cloud.devices import SESSIONS, WINDOW, Reception, ReplayGuard
 from tidegate.edge.update.hint import SHORTEST_REST_S, UpdateHint
@@ -506,6 +506,7 @@ def test_what_was_withdrawn_is_not_announced() -> None:
         ("https://example.com", ["Stable"], 300.0),
         ("https://example.com", ["stable"], 0.0),
         ("https://example.com", ["stable"], float("nan")),
+        ("https://example.com", ["stable"], float("inf")),
     ],
 )
 def test_an_announcer_refuses_what_cannot_be_meant(url: str, tracks: list[str], interval_s: float) -> None:
@@ -515,9 +516,9 @@ def test_an_announcer_refuses_what_cannot_be_meant(url: str, tracks: list[str], 
 
 def test_reports_of_made_up_models_are_not_kept_without_end() -> None:
     announcer = ChannelAnnouncer("https://example.com", b"{}")
-    for number in range(MOST_MODELS * 2):
+    for number in range(MOST_WAITING * 2):
         assert announcer.latest(replace(USUAL, model=f"m{number}")) is None
-    assert announcer.asked_for == MOST_MODELS
+    assert announcer.waiting == MOST_WAITING
     assert announcer.latest(replace(USUAL, track="beta")) is None
     announcer.close()
 

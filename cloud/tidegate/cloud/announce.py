@@ -6,6 +6,7 @@ memory. A device learns from it that a check is worthwhile, and believes only wh
 
 from __future__ import annotations
 
+import math
 import tempfile
 import threading
 import time
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 DEFAULT_INTERVAL_S = 300.0
 """A check without news is two requests and less than a kilobyte."""
 
-MOST_MODELS = 256
-"""Pairs of model and track that are looked up; reports may name any, so there is a limit."""
+MOST_WAITING = 256
+"""Pairs of model and track that wait to be looked up; reports may name any, so there is a limit."""
 
 JOIN_S = 1.0
 """For a check under way when the server stops; it ends with the process otherwise."""
@@ -94,17 +95,17 @@ class ChannelAnnouncer:
             raise ConfigError("no track to announce", fix="name at least one, such as stable")
         for track in self._tracks:
             check_track_name(track)
-        if not interval_s > 0:
+        if not (math.isfinite(interval_s) and interval_s > 0):
             raise ConfigError(f"interval_s is {interval_s}; expected more than 0", fix="300 seconds are usual")
         self._url = url
         self._trusted_root = trusted_root
         self._interval_s = interval_s
         self._on_warning = on_warning
         self._changed = threading.Condition()
-        self._known: dict[tuple[str, str], Track | None] = {}
-        """by model and track, as far as reports asked for them; None: not on the channel, or not looked up yet"""
-        self._new: list[tuple[str, str]] = []
-        """asked for, and not looked up yet"""
+        self._known: dict[tuple[str, str], Track] = {}
+        """by model and track, as far as reports asked for them and the channel has them"""
+        self._waiting: set[tuple[str, str]] = set()
+        """asked for, and not known"""
         self._stopping = False
         self._problem = ""
         self._metadata: tempfile.TemporaryDirectory[str] | None = None
@@ -116,9 +117,9 @@ class ChannelAnnouncer:
         return self._problem
 
     @property
-    def asked_for(self) -> int:
-        """How many models and tracks reports have asked for; at most `MOST_MODELS`."""
-        return len(self._known)
+    def waiting(self) -> int:
+        """How many models and tracks wait to be looked up; at most `MOST_WAITING`."""
+        return len(self._waiting)
 
     def start(self) -> None:
         """Begin to check, in a temporary directory. What goes wrong then is `problem`.
@@ -157,16 +158,15 @@ class ChannelAnnouncer:
         self.close()
 
     def latest(self, report: DeviceReport) -> Latest | None:
-        """Return the newest release for a device. The first report of a model is remembered and answered next time."""
+        """Return the newest release for a device. The first report of a model is noted, and answered the next time."""
         if report.track not in self._tracks:
             return None
         asked = (report.model, report.track)
         with self._changed:
-            if asked not in self._known and len(self._known) < MOST_MODELS:
-                self._known[asked] = None
-                self._new.append(asked)
-                self._changed.notify_all()
             track = self._known.get(asked)
+            if track is None and len(self._waiting) < MOST_WAITING:
+                self._waiting.add(asked)
+                self._changed.notify_all()
         return None if track is None else newest_for(track, report.device)
 
     def wait_until_known(self, model: str, track: str, release: int, timeout_s: float) -> bool:
@@ -203,39 +203,49 @@ class ChannelAnnouncer:
 
     def _check(self, reader: ChannelReader) -> None:
         """Learn what is new; on failure keep what is known."""
-        with self._changed:
-            self._new.clear()
-            wanted = list(self._known)
         try:
             reader.refresh()
-            self._look_up(reader, wanted)
         except TidegateError as error:
             self._note(error)
-        else:
-            self._note(None)
+            return
+        with self._changed:
+            wanted = [*self._known, *self._waiting]
+            self._waiting.clear()
+        self._note(self._look_up(reader, wanted))
 
     def _serve_new_until_the_next_check(self, reader: ChannelReader) -> None:
         """Look up what reports ask for in the metadata at hand: a report never causes a request."""
         due_s = time.monotonic() + self._interval_s
+        if self._problem:
+            # There may be no metadata at hand. The next check looks up all.
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping, self._interval_s)
+            return
         while (left_s := due_s - time.monotonic()) > 0:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._new, left_s)
+                self._changed.wait_for(lambda: self._stopping or self._waiting, left_s)
                 if self._stopping:
                     return
-                wanted, self._new = self._new, []
-            # After a failed check there is nothing to look into; the next check looks up all.
-            if not self._problem:
-                try:
-                    self._look_up(reader, wanted)
-                except TidegateError as error:
-                    self._note(error)
+                wanted = list(self._waiting)
+                self._waiting.clear()
+            self._look_up(reader, wanted)
 
-    def _look_up(self, reader: ChannelReader, wanted: Iterable[tuple[str, str]]) -> None:
+    def _look_up(self, reader: ChannelReader, wanted: Iterable[tuple[str, str]]) -> TidegateError | None:
+        """Take the tracks that there are; return what was wrong with the last one that cannot be read."""
+        problem: TidegateError | None = None
         for model, name in wanted:
-            track = _track(reader, model, name)
+            try:
+                track = reader.track(model, name)
+            except NotFoundError:
+                # Somebody may have made the name up: it is not kept.
+                continue
+            except TidegateError as error:
+                problem = error
+                continue
             with self._changed:
                 self._known[model, name] = track
                 self._changed.notify_all()
+        return problem
 
     def _note(self, error: TidegateError | None) -> None:
         """Keep how the check ended, and say it when that is another way than before."""
@@ -246,10 +256,3 @@ class ChannelAnnouncer:
         with self._changed:
             self._problem = "" if error is None else error.message
             self._changed.notify_all()
-
-
-def _track(reader: ChannelReader, model: str, name: str) -> Track | None:
-    try:
-        return reader.track(model, name)
-    except NotFoundError:
-        return None
