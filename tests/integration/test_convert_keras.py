@@ -289,3 +289,16 @@ def test_data_that_does_not_fit_is_refused(network: Any, images: NDArray[np.floa
         convert(network, ["tflite-int8"], tmp_path, data={"picture": images})
     with pytest.raises(ConfigError, match=r"has <U\d|has object for input 'image'"):
         convert(network, ["tflite-fp32"], tmp_path, data={"image": np.array(["a", "b"])})
+
+
+def test_the_same_model_gives_the_same_bytes_again_in_the_same_process(keras: Any, tmp_path: Path) -> None:
+    """What a process converted before must not show: tf2onnx notes the number of TensorFlow's function."""
+    inputs = keras.Input((6,), name="x")
+    model = keras.Model(inputs, keras.layers.Dense(3, name="y")(keras.layers.Dense(4, activation="relu")(inputs)))
+    model.save(tmp_path / "small.keras")
+    ids = ["onnx-fp32", "onnx-fp16", "tflite-fp32"]
+    first, second = (
+        convert(tmp_path / "small.keras", ids, tmp_path / folder).variants for folder in ("first", "second")
+    )
+    assert [made.sha256 for made in first] == [made.sha256 for made in second]
+    assert b"__inference" not in first[0].path.read_bytes()

@@ -36,6 +36,8 @@ def named(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
         if shape.dim and shape.dim[0].WhichOneof("value") != "dim_value":
             shape.dim[0].dim_param = BATCH
     del graph.value_info[:]
+    # tf2onnx: "converted from b'__inference_serve_985'", a number that counts what the process did before.
+    graph.ClearField("doc_string")
     return model
 
 
