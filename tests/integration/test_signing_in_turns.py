@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -211,6 +211,28 @@ def test_a_draft_that_was_altered_is_not_carried_out(channel: Channel, holders: 
     with pytest.raises(ConfigError, match="has 0; not signed"):
         apply(channel.path, altered, holders.online)
     assert channel.read().targets.version == 1
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [("root", "root"), ("root", "root", "targets", "snapshot", "timestamp"), ("root", "targets", "snapshot", "root")],
+)
+def test_a_draft_whose_steps_were_moved_or_taken_out_is_refused_where_clients_would_be_left_behind(
+    kept: tuple[str, ...], channel: Channel, holders: Holders
+) -> None:
+    gone = [read_public_key(holders.files / f"{name}.pub").keyid for name in NAMES["targets"]]
+    new = [read_public_key(holders.files / f"{name}.pub") for name in ("targets-new", "root-anna")]
+    rotation = draft_rotation(channel.path, "targets", open_keys(holders.files), add=new, remove=gone)
+    kinds = [step if isinstance(step, str) else step.signed.type for step in rotation.steps]
+    assert kinds == ["root", "targets", "snapshot", "timestamp", "root"]
+    bridge, targets, snapshot, timestamp, last = rotation.steps
+    order = {"targets": [targets], "snapshot": [snapshot], "timestamp": [timestamp], "root": [bridge, last]}
+    moved = replace(rotation, steps=tuple(order[kind].pop(0) for kind in kept))
+    before = everything(channel.path)
+    with pytest.raises(StateError, match="root 3 in the draft does not accept the targets that clients would have"):
+        apply(channel.path, moved, holders.online)
+    assert everything(channel.path) == before
+    apply(channel.path, rotation, holders.online)
 
 
 def test_a_draft_waits_for_its_content(channel: Channel, holders: Holders, tmp_path: Path) -> None:

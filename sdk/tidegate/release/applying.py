@@ -82,6 +82,8 @@ def carry_out(writer: Writer, draft: Draft) -> Repository:
     check_signed(draft)
     writer.require(draft.last_root, draft.online)
     _check_content(writer, draft, before)
+    if before is not None:
+        _check_clients_follow(draft, before)
 
     standing = _Standing(before.targets, before.snapshot, before.timestamp) if before else _Standing()
     for step in draft.steps:
@@ -158,6 +160,38 @@ def _check_not_expired(writer: Writer, draft: Draft) -> None:
             raise StateError(
                 f"{name_of(document)} in the draft expired at {document.signed.expires:%Y-%m-%d %H:%M} UTC", fix=_AGAIN
             )
+
+
+def _check_clients_follow(draft: Draft, before: Repository) -> None:
+    """Check that no root of the draft leaves clients with metadata that it does not accept.
+
+    The order of the steps is not signed, so an altered draft could write a root before what it asks for.
+    """
+    live_targets = f"{before.live_targets_version}.targets.json"
+    shown: dict[str, Document[Any]] = {
+        "timestamp": before.timestamp,
+        "snapshot": before.snapshot,
+        "targets": read_document(before.path, live_targets, Targets),
+    }
+    signed_again: set[str] = set()
+    for step in draft.steps:
+        if step == "timestamp":  # from here on clients see what was signed again, by keys of the last root
+            shown = {role: document for role, document in shown.items() if role not in {*signed_again, step}}
+        elif isinstance(step, str) or isinstance(step.signed, Targets):
+            signed_again.add(step if isinstance(step, str) else "targets")
+        else:
+            for role, document in shown.items():
+                _check_accepts(step.signed, role, document)
+
+
+def _check_accepts(root: Root, role: str, document: Document[Any]) -> None:
+    metadata: Metadata[Any] = Metadata.from_bytes(document.raw)
+    if not root.get_verification_result(role, metadata.signed_bytes, metadata.signatures):
+        raise StateError(
+            f"root {root.version} in the draft does not accept the {role} that clients would have then; "
+            "expected it to be signed again first",
+            fix=_AGAIN,
+        )
 
 
 def _check_content(writer: Writer, draft: Draft, before: Repository | None) -> None:

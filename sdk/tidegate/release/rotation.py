@@ -169,7 +169,7 @@ def _changed(
     if not 1 <= after.roles[role].threshold <= len(after.roles[role].keyids):
         raise ConfigError(
             f"role {role} would need {after.roles[role].threshold} of {len(after.roles[role].keyids)} keys",
-            fix="add keys with --add, or lower the --threshold",
+            fix="choose a --threshold of 1 to the number of keys, or add keys with --add",
         )
     if lifetimes is not None:
         after.unrecognized_fields[LIFETIMES_FIELD] = lifetimes.as_dict()
