@@ -18,6 +18,7 @@ import pytest
 from tidegate.bundle import Asset, Budgets, Golden, Manifest, digest, write_bundle
 from tidegate.bundle.arrays import pack_arrays
 from tidegate.edge.update import Updater
+from tidegate.edge.update.lock import exclusive
 from tidegate.release.channel import Channel
 from tidegate.runtime import load
 from tidegate.testing.channels import StaticServer, make_channel, open_keys, serve, write_keys
@@ -281,3 +282,13 @@ def test_the_command_says_what_the_library_says(shop: Shop) -> None:
     shop.init()
     status = Updater(shop.device).status()
     assert shop.json("status")["active"]["variant_sha256"] == status.active.variant_sha256
+
+
+def test_who_is_at_work_is_told_and_status_is_shown_all_the_same(shop: Shop) -> None:
+    shop.init()
+    with exclusive(shop.device / "lock"):
+        refused = shop.run("update", "--directory", "kiosk", code=1)
+        assert f"process {os.getpid()} is at work" in refused.stderr
+        told = shop.told("status")
+    assert f"process {os.getpid()} is at work" in told.splitlines()[0]
+    assert "active       1.0.0" in told

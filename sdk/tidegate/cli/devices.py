@@ -97,6 +97,8 @@ def _figures(probe: ProbeReport) -> Iterator[str]:
 def status_lines(directory: Path, status: Status) -> list[str]:
     """Return what `status` says: each slot with what it is, where, since when and why."""
     lines = [f"{directory}: {status.active.model}, track {status.active.track}, {_phase(status)}"]
+    if status.problem:
+        lines.append(f"the disk takes no writes: {status.problem}")
     for name, slot in _slots(status):
         if slot is not None:
             lines += ["", *_slot_lines(directory, name, slot)]
@@ -111,7 +113,7 @@ def status_lines(directory: Path, status: Status) -> list[str]:
 
 def _phase(status: Status) -> str:
     phase = status.phase.value.replace("_", " ")
-    return f"{phase}; {status.busy}" if status.busy else phase
+    return f"{phase}; {status.busy} is at work" if status.busy else phase
 
 
 def _slots(status: Status) -> list[tuple[str, Slot | None]]:
@@ -149,6 +151,7 @@ def status_json(directory: Path, status: Status) -> dict[str, Any]:
         "directory": str(directory),
         "phase": status.phase.value,
         "busy": status.busy,
+        "problem": status.problem,
         **{name: slot_json(directory, slot) for name, slot in _slots(status)},
         "quarantined": status.quarantined,
         "counters": status.counters,
