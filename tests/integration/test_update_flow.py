@@ -21,7 +21,7 @@ from tests.update_site import Site, conditions_that_say, use
 from tidegate.edge.update import Record, State, Updater, initialise
 from tidegate.edge.update.counters import Counters
 from tidegate.edge.update.layout import Layout
-from tidegate.edge.update.record import read_record
+from tidegate.edge.update.record import read_record, write_record
 from tidegate.edge.update.settings import write_settings
 from tidegate.errors import (
     BundleError,
@@ -321,6 +321,38 @@ def test_tracks_have_counters_of_their_own(site: Site) -> None:
     assert (record.active.version, record.counters) == ("1.1.0", {"beta": 2, "stable": 1})
 
 
+@pytest.mark.parametrize("activated_at", ["1970-01-01T00:00:09Z", "2099-01-01T00:00:00Z"])
+def test_a_clock_that_was_wrong_ends_no_trial(site: Site, activated_at: str) -> None:
+    device = site.device()
+    site.publish("1.1.0")
+    assert updated(device) == "activated"
+    record = record_of(device)
+    assert record.active.offered_at <= record.active.activated_at
+    wrong = msgspec.structs.replace(record.active, activated_at=activated_at)
+    write_record(Layout(device).state, msgspec.structs.replace(record, active=wrong))
+    assert Updater(device).settle().outcome == "waiting"
+    assert record_of(device).active.activated_at >= record.active.activated_at
+    assert record_of(device).active.activated_at != activated_at
+    use(device, GOOD)
+    assert Updater(device).settle().outcome == "committed"
+
+
+def test_files_of_a_factory_version_stay_though_its_manifest_is_damaged(site: Site) -> None:
+    device = site.device()
+    factory = record_of(device).factory
+    store = Layout(device).store
+    manifest = store.read(factory.manifest_sha256)
+    store.path(factory.manifest_sha256).write_bytes(b"damaged")
+    for number in (1, 2):
+        site.publish(f"1.{number}.0", shift=float(number))
+        assert updated(device) == "activated"
+        use(device, GOOD)
+        assert Updater(device).settle().outcome == "committed"
+    store.path(factory.manifest_sha256).write_bytes(manifest)
+    assert len(factory.files) == 4
+    assert all(store.check(sha256) for sha256 in factory.files)
+
+
 def test_the_store_keeps_what_slots_need_and_nothing_else(site: Site) -> None:
     device = site.device()
     for number in range(1, 4):
@@ -355,7 +387,7 @@ def test_a_second_updater_is_told_who_is_at_work(site: Site) -> None:
 KILLED = """
 import os, pathlib, signal, sys
 from tidegate.edge.update import Updater
-from tidegate.edge.update.record import read_record
+from tidegate.edge.update.record import read_record, write_record
 
 directory, where = sys.argv[1:]
 

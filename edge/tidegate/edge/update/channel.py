@@ -43,6 +43,7 @@ class News:
             variant=self.variant.id,
             variant_sha256=self.variant.sha256,
             installed_at=utc_now(),
+            offered_at=self.offer.offered_at,
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.bundle import Bundle, Manifest, Variant
+from tidegate.bundle import Bundle, Manifest, Variant, digest
 from tidegate.bundle.atomic import sync_directory, write_atomically
 from tidegate.bundle.bundle import listed_files
 from tidegate.edge.update.device import utc_now
@@ -110,8 +110,7 @@ def _check_runs(bundle: Bundle, variant: Variant) -> None:
 
 def _install(store: Store, settings: DeviceSettings, bundle: Bundle, variant: Variant) -> Slot:
     one_variant: Manifest = msgspec.structs.replace(bundle.manifest, variants=(variant,))
-    for path in listed_files(one_variant):
-        store.put(bundle.read(path))
+    files = [store.put(bundle.read(path)) for path in listed_files(one_variant)]
     now = utc_now()
     slot = Slot(
         model=bundle.manifest.name,
@@ -124,6 +123,7 @@ def _install(store: Store, settings: DeviceSettings, bundle: Bundle, variant: Va
         installed_at=now,
         activated_at=now,
         why="the factory version",
+        files=tuple(sorted({*files, digest(bundle.manifest_bytes)})),
     )
     verify(store, slot)
     return slot

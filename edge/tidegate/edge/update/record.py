@@ -35,6 +35,10 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """UTC, ISO 8601; empty for a candidate"""
     why: str = ""
     """how it came to be what it is, in words"""
+    offered_at: str = ""
+    """when the author offered it, UTC, ISO 8601: a clock that is before it is wrong; empty for the factory version"""
+    files: tuple[str, ...] = ()
+    """SHA-256 of all its files, of the factory version only: so nothing that is damaged can make them go"""
 
     def holds(self, manifest_sha256: str, variant: str) -> bool:
         """Return whether this is that content: one manifest, and the same variant of it."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from tidegate.bundle import TrialSettings
-from tidegate.edge.update.device import Device, seconds_since
+from tidegate.edge.update.device import Device, seconds_since, utc_now
 from tidegate.edge.update.health import read_health
 from tidegate.edge.update.record import Slot
 from tidegate.edge.update.results import UpdateResult, rolled_back
@@ -35,9 +37,24 @@ def _verdict(device: Device) -> Verdict:
     return judge(
         health.of(active.release),
         thresholds(_trial_of(device, active), device.settings.trial),
-        elapsed_s=seconds_since(active.activated_at),
+        elapsed_s=_elapsed_s(device),
         is_readable=health.is_readable,
     )
+
+
+def _elapsed_s(device: Device) -> float:
+    """Return how long the trial lasts; it begins again when the clock was wrong at its beginning.
+
+    Many devices have no clock that survives a power cut. The author's signed date says when it was wrong: nothing is
+    activated before it was offered, or later than now.
+    """
+    active, now = device.record.active, utc_now()
+    if now < active.offered_at:
+        return 0.0
+    if not active.offered_at <= active.activated_at <= now:
+        device.write(replace(device.record, active=replace(active, activated_at=now)))
+        return 0.0
+    return seconds_since(active.activated_at)
 
 
 def _trial_of(device: Device, slot: Slot) -> TrialSettings | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tidegate.edge.update.record import Slot
-from tidegate.errors import IntegrityError, TidegateError
+from tidegate.errors import BundleError, IntegrityError, NotFoundError, TidegateError
 from tidegate.fetch.installed import installed_files, open_installed
 from tidegate.fetch.store import Store
 
@@ -43,17 +43,22 @@ def newest_whole(store: Store, slots: Iterable[Slot | None]) -> Slot | None:
     return next((slot for slot in slots if slot is not None and not problem_of(store, slot)), None)
 
 
-def needed_files(store: Store, slots: Iterable[Slot]) -> set[str] | None:
-    """Return the digests of all files that the slots need; None when a manifest cannot be read.
+def needed_files(store: Store, slots: Iterable[Slot]) -> set[str]:
+    """Return the digests of all files that the slots need.
 
-    Then nobody can say what is needed, so nothing may be removed.
+    Of a slot whose manifest is damaged, only manifest and model are known. The rest is no loss: without its manifest it
+    cannot run, and whoever fetches that again fetches the rest too. The factory version knows all its files.
+
+    Raises:
+        ResourceError: the disk refuses, so nobody can say now what is needed.
     """
     needed: set[str] = set()
     for slot in slots:
+        needed |= {slot.manifest_sha256, slot.variant_sha256, *slot.files}
         try:
-            needed |= {slot.manifest_sha256, *installed_files(store, slot.manifest_sha256, slot.variant)}
-        except TidegateError:
-            return None
+            needed |= set(installed_files(store, slot.manifest_sha256, slot.variant))
+        except (NotFoundError, BundleError):
+            continue
     return needed
 
 
@@ -63,6 +68,4 @@ def collect(store: Store, slots: Iterable[Slot]) -> None:
     Raises:
         ResourceError: the disk refuses.
     """
-    needed = needed_files(store, slots)
-    if needed is not None:
-        store.remove_except(needed)
+    store.remove_except(needed_files(store, slots))
