@@ -92,6 +92,8 @@ class Batcher:
         self._queue = RequestQueue(settings.queue, name)
         self._busy = False
         self._closed = False
+        self._long = False
+        """whether the claimed run may be a long one, which a caller that must not wait stays away from"""
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._arrived = threading.Condition(self._lock)
         self._worker: threading.Thread | None = None
@@ -115,22 +117,20 @@ class Batcher:
             UnavailableError: closed.
             InputError: there is no such priority.
         """
-        run_here = inline and self._short.allows(job.key, job.rows)
-        lost: list[tuple[Job, TidegateError]] = []
+        if inline and not self._long and not self._closed and self._short.allows(job.key, job.rows):
+            # Not even claimed: `Model` lets threads take turns, and whoever else is in there is soon out again.
+            self._run_alone(job)
+            return
         with self._lock:
-            if self._claims(job) and run_here:
-                self._busy = True
+            if self._closed:
+                raise _unloaded(self._name)
+            lost = self._enqueue(job)
+            if self._busy:
+                self._arrived.notify()
             else:
-                run_here = False
-                lost = self._enqueue(job)
-                if self._busy:
-                    self._arrived.notify()
-                else:
-                    self._busy = True
-                    self._wake_worker()
+                self._busy = True
+                self._wake_worker()
         self._tell_lost(lost)
-        if run_here:
-            self._run_here(job)
 
     def run(self, job: Job) -> None:
         """Run a request and return when its outcome was told to `job.finish`.
@@ -139,9 +139,12 @@ class Batcher:
             ResourceError, UnavailableError, InputError: as `submit`.
         """
         with self._lock:
-            free = self._claims(job)
+            if self._closed:
+                raise _unloaded(self._name)
+            free = not self._busy and not len(self._queue)
             if free:
                 self._busy = True
+                self._long = not self._short.allows(job.key, job.rows)
         if free:
             self._run_here(job)
             return
@@ -165,12 +168,6 @@ class Batcher:
         for job in left:
             self._tell(job, None, _unloaded(self._name))
 
-    def _claims(self, job: Job) -> bool:
-        """Say whether the model is free for this thread. The lock is held."""
-        if self._closed:
-            raise _unloaded(self._name)
-        return not self._busy and not len(self._queue)
-
     def _enqueue(self, job: Job) -> list[tuple[Job, TidegateError]]:
         now_s = time.monotonic()
         lost = self._queue.take_given_up(now_s) if self._queue.full else []
@@ -192,7 +189,7 @@ class Batcher:
                     self._wake_worker()
                 else:
                     self._company = 1
-                    self._busy = False
+                    self._busy = self._long = False
 
     def _wake_worker(self) -> None:
         """Let the worker take over. The lock is held and the model is claimed for it."""
@@ -229,6 +226,7 @@ class Batcher:
                 self._wait_for_company()
             jobs, lost = self._queue.take(self._preferred(limit), time.monotonic())
             self._company = len(jobs) + len(self._queue)
+            self._long = any(not self._short.allows(job.key, job.rows) for job in jobs)
             if not jobs and not lost:
                 self._busy = False
         return jobs, lost
@@ -270,6 +268,8 @@ class Batcher:
         self._statistics.ran(sum(rows), len(jobs), joined_ns - began_ns, ran_ns - joined_ns, 0)
         for job, part in zip(jobs, parts, strict=True):
             job.started_ns = began_ns
+            # Fewer rows do not take longer.
+            self._short.saw(job.key, job.rows, ran_ns - joined_ns)
             self._tell(job, part, None)
 
     def _run_alone(self, job: Job) -> None:

@@ -266,7 +266,7 @@ class Core:
         key = tuple(
             [array.shape[1:] for array in arrays] if batcher.batched and rows else [array.shape for array in arrays]
         )
-        known = [spec.name for spec in served.signature.outputs]
+        known = served.output_names
 
         def done(outputs: Arrays | None, error: TidegateError | None) -> None:
             try:
@@ -276,7 +276,7 @@ class Core:
                 if padding is not None:
                     outputs = padding.crop(served.signature, outputs, length)
                 by_name = dict(zip(known, outputs, strict=True))
-                if names != known:
+                if names is not known:
                     by_name = {name: by_name[name] for name in names}
                 finish(
                     Inference(
@@ -321,7 +321,7 @@ def checked_outputs(served: ServedModel, wanted: Sequence[str]) -> Sequence[str]
     Raises:
         InputError: an unknown one, or one twice.
     """
-    known = [spec.name for spec in served.signature.outputs]
+    known = served.output_names
     if not wanted:
         return known
     unknown = [name for name in wanted if name not in known]

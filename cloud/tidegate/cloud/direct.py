@@ -96,7 +96,7 @@ class DirectPool(ThreadPoolExecutor):
         from grpc._cython import cygrpc
 
         self._internals = internals
-        self._receive = (cygrpc.ReceiveMessageOperation(0),)
+        self._receive_message = cygrpc.ReceiveMessageOperation
 
     def handler(self, begin: Begin) -> Any:
         """Return the grpc handler of one unary method."""
@@ -132,7 +132,7 @@ class DirectPool(ThreadPoolExecutor):
                 behaviour.begin(raw, ContextCaller(self._internals._Context(rpc_event, state, None)), reply)
             return result
 
-        rpc_event.call.start_server_batch(self._receive, received)
+        rpc_event.call.start_server_batch((self._receive_message(0),), received)
         state.due.add(self._internals._RECEIVE_MESSAGE_TOKEN)
         return call
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from tidegate.bundle import Bundle, Manifest, Signature
@@ -121,6 +122,11 @@ class ServedModel:
         """Inputs and outputs."""
         return self.model.signature
 
+    @cached_property
+    def output_names(self) -> list[str]:
+        """Every output, in the signature's order."""
+        return [spec.name for spec in self.model.signature.outputs]
+
     def close(self) -> None:
         """Free the model and the index."""
         self.batcher.close()
@@ -177,6 +183,7 @@ def load_bundle(
         on_loaded()
         _warm_up(bundle, model)
         statistics = Statistics()
+        short = ShortRuns(cost_follows_shape(model.backend, bundle.variant_bytes(model.variant_id)))
         if settings.batching.padding is not None:
             settings.batching.padding.check(model.signature)
         return ServedModel(
@@ -190,7 +197,7 @@ def load_bundle(
                 settings.batching,
                 statistics,
                 batched=settings.batching.maximum_rows > 1 and rows_are_independent(model, bundle.golden()),
-                short=ShortRuns(cost_follows_shape(model.backend, bundle.variant_bytes(model.variant_id))),
+                short=short,
                 computing=computing,
             ),
             statistics=statistics,

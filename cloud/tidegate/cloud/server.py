@@ -41,7 +41,7 @@ class ServerSettings:
 
     maximum_message_bytes: int = 64 * 2**20
     """largest request or answer"""
-    maximum_streams: int = 100
+    maximum_streams: int = 1000
     """recognition and reflection streams open at once; each holds a thread"""
     unary_threads: int = 8
     """threads that streams can never take"""
@@ -55,6 +55,8 @@ class ServerSettings:
     """whether unary calls go without a thread of their own, where this grpcio allows it"""
     share_port: bool = False
     """whether other processes may listen on the same port; the system spreads connections over them"""
+    orphan_grace_s: float = 5.0
+    """how long a worker process drains whose parent is gone"""
     watch_interval_s: float = 0.0
     """how often to look for changed bundles; 0: only `Server.reload` does"""
 

@@ -15,6 +15,11 @@ LONGEST_NS = 500_000
 PROOFS = 8
 """Short runs in a row that a shape needs."""
 
+MOST_PROOFS = 64
+
+PROOFS_LOST = 16
+"""By one long run: on a shared machine one may be bad luck, four in a row are not."""
+
 SHAPES_KEPT = 64
 
 LOOPS = (b"\x22\x04Loop", b"\x22\x04Scan", b"\x22\x0bSequenceMap")
@@ -48,11 +53,11 @@ class ShortRuns:
         return self._possible and self._proofs.get((key, rows), 0) >= PROOFS
 
     def saw(self, key: Hashable, rows: int, took_ns: int) -> None:
-        """Note how long a run took; a long one takes all of its shape's proofs away."""
+        """Note how long a run took; a long one takes some of its shape's proofs away."""
         if not self._possible:
             return
         shape = (key, rows)
-        if took_ns > LONGEST_NS:
-            self._proofs.pop(shape, None)
-        elif shape in self._proofs or len(self._proofs) < SHAPES_KEPT:
-            self._proofs[shape] = min(self._proofs.get(shape, 0) + 1, PROOFS)
+        if took_ns > LONGEST_NS and shape in self._proofs:
+            self._proofs[shape] = max(self._proofs[shape] - PROOFS_LOST, 0)
+        elif took_ns <= LONGEST_NS and (shape in self._proofs or len(self._proofs) < SHAPES_KEPT):
+            self._proofs[shape] = min(self._proofs.get(shape, 0) + 1, MOST_PROOFS)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from tidegate.errors import ResourceError, UnavailableError
 
@@ -13,10 +12,11 @@ class Work:
     """Counts requests and speech segments under way; while draining it lets none begin."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.Lock())
         self._under_way = 0
         self._computing = 0
         self._draining = False
+        self._compute = Computing(self._count_computing)
 
     @property
     def draining(self) -> bool:
@@ -33,14 +33,9 @@ class Work:
         """Threads inside a model now. A caller may be gone, which ends its work, while its model still runs."""
         return self._computing
 
-    @contextmanager
-    def compute(self) -> Iterator[None]:
-        """Mark that this thread is inside a model during the block."""
-        self._count_computing(1)
-        try:
-            yield
-        finally:
-            self._count_computing(-1)
+    def compute(self) -> Computing:
+        """Return a context that marks that this thread is inside a model."""
+        return self._compute
 
     def begin(self) -> Token:
         """Begin one piece of work; release the token when its answer is out.
@@ -72,12 +67,30 @@ class Work:
     def _count_computing(self, change: int) -> None:
         with self._changed:
             self._computing += change
-            self._changed.notify_all()
+            # Nobody waits before the drain.
+            if self._draining:
+                self._changed.notify_all()
 
     def _end(self) -> None:
         with self._changed:
             self._under_way -= 1
-            self._changed.notify_all()
+            if self._draining:
+                self._changed.notify_all()
+
+
+class Computing:
+    """Counts the threads inside its block; one object serves all of them."""
+
+    __slots__ = ("_count",)
+
+    def __init__(self, count: Callable[[int], None]) -> None:
+        self._count = count
+
+    def __enter__(self) -> None:
+        self._count(1)
+
+    def __exit__(self, *error: object) -> None:
+        self._count(-1)
 
 
 class StreamSlots:

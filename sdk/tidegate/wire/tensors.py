@@ -10,6 +10,7 @@ Everything found wrong is an InputError that names the tensor, what was found an
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -126,8 +127,10 @@ def from_raw(raw: bytes, datatype: str, shape: Sequence[int], name: str = "tenso
         )
     if datatype == "BOOL" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
         raise InputError(f"{name} is BOOL and holds a byte other than 0 and 1", fix="send 0 or 1 for each element")
-    array = np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape)
-    return array if array.dtype.isnative else array.astype(dtype)
+    if sys.byteorder == "little":
+        # The very dtype object, by which `Model` knows an array again.
+        return np.frombuffer(raw, dtype).reshape(shape)
+    return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape).astype(dtype)
 
 
 def _read(kind: str, tensors: Sequence[Any], raws: Sequence[bytes]) -> dict[str, NDArray[Any]]:
@@ -199,11 +202,12 @@ def _narrowed(values: NDArray[Any], dtype: np.dtype[Any], name: str, datatype: s
 def _element_count(name: str, shape: Sequence[int]) -> int:
     if len(shape) > LARGEST_RANK:
         raise InputError(f"{name} has {len(shape)} dimensions; at most {LARGEST_RANK} are supported", fix="reshape it")
-    if any(size < 0 for size in shape):
+    sizes = list(shape)
+    if sizes and min(sizes) < 0:
         raise InputError(f"{name} has shape {list(shape)}; sizes are 0 or more", fix="send the tensor's real shape")
-    if math.prod(max(size, 1) for size in shape) > MOST_ELEMENTS:
+    if math.prod([size or 1 for size in sizes]) > MOST_ELEMENTS:
         raise InputError(f"{name} has shape {list(shape)}; that is more than {MOST_ELEMENTS} elements", fix="send less")
-    return math.prod(shape)
+    return math.prod(sizes)
 
 
 def _split_bytes(raw: bytes, count: int, name: str) -> list[bytes]:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -16,6 +17,8 @@ from tidegate.errors import ConfigError
 
 if TYPE_CHECKING:
     from tidegate.cloud.announce import ChannelAnnouncer
+    from tidegate.cloud.repository import ReloadReport
+    from tidegate.cloud.workers import WorkerPool
 
 DESCRIPTION = """Serve bundles over gRPC: the Open Inference Protocol v2, streaming speech recognition, health and
 reflection. When all models are loaded and proven, one line `listening on HOST:PORT` is printed, with the real port
@@ -25,6 +28,7 @@ something that is."""
 
 EXAMPLE = """tidegate serve voice-commands.tide --listen 127.0.0.1:8001
 tidegate serve mlp-1.0.0.tide mlp-1.1.0.tide --variant onnx-fp32 --threads 1
+tidegate serve models/ --versions latest:2 --watch-s 5 --workers 2
 tidegate serve voice-commands-cloud.tide --announce https://models.example.com/site --announce-root 1.root.json"""
 
 DEFAULT_LISTEN = "127.0.0.1:8001"
@@ -36,10 +40,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="bundle; several versions may be given")
     parser.add_argument("--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help=f"default {DEFAULT_LISTEN}")
     parser.add_argument("--variant", metavar="ID", help="default: each bundle's first that can run here")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the runtime, per model; default: the runtime's")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the runtime, per model; default 1")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that share the port; default 1")
+    parser.add_argument(
+        "--versions", default="all", metavar="POLICY", help="all, latest:N or specific:V,V of each model; default all"
+    )
+    parser.add_argument("--watch-s", type=float, default=0.0, metavar="S", help="look for changed bundles every S s")
     parser.add_argument("--catalogue", type=Path, metavar="FILE", help="JSON lines to search instead of the bundle's")
     parser.add_argument("--max-message-mb", type=int, default=64, metavar="N", help="largest message; default 64")
-    parser.add_argument("--max-streams", type=int, default=100, metavar="N", help="open at once; default 100")
+    parser.add_argument("--max-streams", type=int, default=1000, metavar="N", help="open at once; default 1000")
     parser.add_argument("--grace-s", type=float, default=DEFAULT_GRACE_S, metavar="S", help="for draining; default 30")
     parser.add_argument("--announce", metavar="URL", help="channel whose newest release is told to devices that report")
     parser.add_argument("--announce-root", type=Path, metavar="ROOT.json", help="trusted root of that channel")
@@ -55,8 +64,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Start, say where, wait for a signal, drain."""
     from tidegate.cloud import Server, ServerSettings
+    from tidegate.cloud.budget import plan, usable_cores
     from tidegate.cloud.device_keys import DeviceKeys
     from tidegate.cloud.devices import Reception
+    from tidegate.cloud.repository import LoadSettings, RepositorySettings
+    from tidegate.cloud.versions import parse_policy
+    from tidegate.cloud.workers import WorkerPool, WorkerSpec, settle
 
     if not arguments.grace_s >= 0:
         raise ConfigError(f"--grace-s is {arguments.grace_s}; expected 0 or more", fix="give a time in seconds")
@@ -64,8 +77,15 @@ def run(arguments: argparse.Namespace) -> int:
         maximum_message_bytes=arguments.max_message_mb * 2**20,
         maximum_streams=arguments.max_streams,
         reflection=not arguments.no_reflection,
+        watch_interval_s=arguments.watch_s,
     )
+    budget = plan(usable_cores(), arguments.workers, arguments.threads)
+    held = RepositorySettings(policy=parse_policy(arguments.versions))
     catalogue = read_file(arguments.catalogue, "--catalogue") if arguments.catalogue else None
+    if budget.workers > 1:
+        loading = LoadSettings(arguments.variant, arguments.threads, catalogue)
+        spec = WorkerSpec(tuple(arguments.bundles), arguments.listen, settings, replace(held, loading=loading))
+        return _run_workers(arguments, WorkerPool(spec, budget, on_event=_warn))
     announcer = _announcer(arguments)
     keys = DeviceKeys(arguments.device_keys, on_warning=_warn) if arguments.device_keys else None
     server = Server(
@@ -76,6 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
         catalogue=catalogue,
         settings=settings,
         reception=Reception(announcer, keys),
+        repository=held,
+        on_reload=_tell_reload,
     )
     # What fails is said in our own messages; grpc's core would add lines of its own.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -86,6 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     for served in server.repository.all():
         model = served.model
         sys.stderr.write(f"{served.name} {served.version}: {model.variant_id} on {model.runtime}, {model.provider}\n")
+    settle()
     print(f"listening on {server.address}", flush=True)
     stopping.wait()
     sys.stderr.write("draining\n")
@@ -98,6 +121,29 @@ def run(arguments: argparse.Namespace) -> int:
     if server.computing:
         _leave(code)
     return code
+
+
+def _run_workers(arguments: argparse.Namespace, pool: WorkerPool) -> int:
+    """Run several processes on one port until a signal comes."""
+    if arguments.announce or arguments.device_keys:
+        raise ConfigError("--announce and --device-keys work with one worker only", fix="leave --workers out")
+    stopping = _signalled()
+    pool.start()
+    print(f"listening on {pool.address}", flush=True)
+    stopping.wait()
+    sys.stderr.write("draining\n")
+    finished = pool.stop(arguments.grace_s)
+    if not finished:
+        sys.stderr.write(f"tidegate: work was cut off after {arguments.grace_s:g} s\n  what to do: raise --grace-s\n")
+    return 0 if finished else 1
+
+
+def _tell_reload(report: ReloadReport) -> None:
+    for verb, versions in (("loaded", report.loaded), ("unloaded", report.unloaded)):
+        for name, version in versions:
+            sys.stderr.write(f"{verb} {name} {version}\n")
+    for place, error in report.failed:
+        sys.stderr.write(f"tidegate: {place}: {error.message}\n  what to do: {error.fix}\n")
 
 
 def _announcer(arguments: argparse.Namespace) -> ChannelAnnouncer | None:

@@ -1,0 +1,227 @@
+"""Several server processes on one port (SO_REUSEPORT): the system spreads connections over them.
+
+The parent holds the port, starts the workers, starts one again that dies, and passes a drain on. It serves nothing
+itself. Each worker loads its own models and has its own queues: a limit counts per worker.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from tidegate.cloud.budget import Budget
+from tidegate.cloud.repository import RepositorySettings
+from tidegate.cloud.server import Server, ServerSettings
+from tidegate.errors import ResourceError, StateError, TidegateError
+
+RESTART_PAUSE_S = 1.0
+"""Between the start of a worker and its next start, so that one that cannot live does not take the machine."""
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """What each worker serves; it has to be picklable."""
+
+    bundles: tuple[Path, ...]
+    listen: str
+    settings: ServerSettings = field(default_factory=ServerSettings)
+    repository: RepositorySettings = field(default_factory=RepositorySettings)
+
+
+@dataclass
+class _Worker:
+    """One process and the parent's end of its pipe."""
+
+    index: int
+    process: BaseProcess
+    pipe: Connection
+    started_s: float
+
+
+class WorkerPool:
+    """Runs the workers of one port.
+
+    with WorkerPool(spec, budget) as pool: ...
+    """
+
+    def __init__(
+        self, spec: WorkerSpec, budget: Budget, *, on_event: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """Prepare; `start` begins.
+
+        Args:
+            spec: what to serve.
+            budget: how many workers, on which cores, with how many threads.
+            on_event: told in words when a worker died and was started again.
+        """
+        self._spec = spec
+        self._budget = budget
+        self._on_event = on_event
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: dict[int, _Worker] = {}
+        self._holder: socket.socket | None = None
+        self._stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="tidegate-workers", daemon=True)
+        self.address = ""
+
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Of the workers that live."""
+        return tuple(worker.process.pid or 0 for worker in tuple(self._workers.values()))
+
+    def start(self) -> None:
+        """Take the port, start every worker, and return when all of them serve.
+
+        Raises:
+            ResourceError: the port cannot be had.
+            TidegateError: what a worker could not load.
+        """
+        if self._holder is not None:
+            raise StateError("the workers were started before", fix="make a new WorkerPool")
+        self._hold_port()
+        try:
+            for index in range(self._budget.workers):
+                self._workers[index] = self._spawn(index)
+            for worker in self._workers.values():
+                self._await_ready(worker)
+        except BaseException:
+            self.stop(0)
+            raise
+        self._keeper.start()
+
+    def stop(self, grace_s: float) -> bool:
+        """Let every worker drain; return whether all work finished in time. Stopping again does nothing."""
+        self._stopping.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        workers, self._workers = tuple(self._workers.values()), {}
+        for worker in workers:
+            _tell(worker.pipe, grace_s)
+        finished = True
+        for worker in workers:
+            worker.process.join(grace_s + 5)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+            finished = finished and worker.process.exitcode == 0
+            worker.pipe.close()
+        if self._holder is not None:
+            self._holder.close()
+        return finished
+
+    def __enter__(self) -> WorkerPool:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop(5.0)
+
+    def _hold_port(self) -> None:
+        """Bind, without listening, so that the number stays ours and no connection comes here."""
+        host, _, port = self._spec.listen.rpartition(":")
+        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        holder = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            # A socket without SO_REUSEPORT first: a port on which somebody else listens is refused here.
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((host.strip("[]"), int(port)))
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            holder.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            holder.close()
+            raise ResourceError(
+                f"cannot listen on {self._spec.listen}: {error.strerror}",
+                fix="stop what listens there, or choose another port; port 0 takes a free one",
+            ) from error
+        self._holder = holder
+        self.address = f"{host}:{holder.getsockname()[1]}"
+
+    def _spawn(self, index: int) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        loading = replace(self._spec.repository.loading, threads=self._budget.threads)
+        spec = replace(
+            self._spec,
+            listen=self.address,
+            settings=replace(self._spec.settings, share_port=True),
+            repository=replace(self._spec.repository, loading=loading),
+        )
+        process = self._context.Process(
+            target=serve_worker, args=(spec, self._budget.cores_by_worker[index], theirs), daemon=True
+        )
+        process.start()
+        theirs.close()
+        return _Worker(index, process, ours, time.monotonic())
+
+    def _await_ready(self, worker: _Worker) -> None:
+        try:
+            error = worker.pipe.recv()
+        except EOFError as closed:
+            raise ResourceError("a worker ended before it served", fix="look into the log above") from closed
+        if error is not None:
+            raise error
+
+    def _keep(self) -> None:
+        """Start again what dies."""
+        while not self._stopping.is_set():
+            sentinels: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in self._workers.values()}
+            for sentinel in wait(list(sentinels), timeout=0.2):
+                dead = sentinels[sentinel]
+                code = dead.process.exitcode
+                self._on_event(f"worker {dead.index} ended with {code}; starting another")
+                self._stopping.wait(max(0.0, dead.started_s + RESTART_PAUSE_S - time.monotonic()))
+                if self._stopping.is_set():
+                    return
+                dead.pipe.close()
+                self._workers[dead.index] = self._spawn(dead.index)
+
+
+def serve_worker(spec: WorkerSpec, cores: Sequence[int], pipe: Connection) -> None:
+    """Serve until the parent says how long to drain, or is gone. Runs in the worker's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    server = Server(spec.bundles, spec.listen, settings=spec.settings, repository=spec.repository)
+    try:
+        server.start()
+    except TidegateError as error:
+        _tell(pipe, type(error)(error.message, fix=error.fix))
+        return
+    settle()
+    _tell(pipe, None)
+    try:
+        grace_s = float(pipe.recv())
+    except EOFError:  # the parent is gone
+        grace_s = spec.settings.orphan_grace_s
+    finished = server.stop(grace_s)
+    if server.computing or not finished:
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def settle() -> None:
+    """Tell the garbage collector that what was loaded stays, so that it never looks through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def _tell(pipe: Connection, what: object) -> None:
+    try:
+        pipe.send(what)
+    except (BrokenPipeError, OSError):
+        # The other side is gone; whoever waits for it learns that from its end.
+        return
