@@ -1,4 +1,4 @@
-"""The command line that tuf-conformance drives, over a channel of ours; the suite itself is run by `make conformance`."""
+"""The command line that tuf-conformance drives, over a channel of ours; `make conformance` runs the suite."""
 
 from __future__ import annotations
 

@@ -387,10 +387,25 @@ def test_an_offer_must_agree_with_its_manifest(here: World) -> None:
         plan(reader, here.store, other(offer, manifest=other(offer.manifest, size_bytes=7)), "onnx-fp32")
 
 
-@pytest.mark.parametrize("url", ["", "channel", "ftp://x/y", "http://", "http://x:port/", "https://a b/", "file:///x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "channel",
+        "ftp://x/y",
+        "http://",
+        "http://x:port/",
+        "https://a b/",
+        "file:///x",
+        "http://name:secret@x/",
+        "http://x/?a",
+        "http://x/#a",
+    ],
+)
 def test_an_address_that_is_none(url: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the channel's address"):
+    with pytest.raises(ConfigError, match="the channel's address") as raised:
         ChannelReader(tmp_path / "metadata", url, b"{}")
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("root", [b"", b"{}", b"\xff", b"[" * 100_000])

@@ -19,4 +19,5 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-"""Called from the threads that fetch, one call at a time; the line waits for it. What it raises ends the fetch and reaches the caller."""
+"""Called from the threads that fetch, one call at a time; the line waits for it. What it raises ends the fetch and
+reaches the caller."""

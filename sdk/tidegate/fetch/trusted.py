@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tidegate.errors import BundleError, ConfigError, IntegrityError, NotFoundError, StateError
 from tidegate.fetch.error_mapping import mapped, missing
@@ -81,7 +83,7 @@ class ChannelReader:
     several threads.
 
     Everything that it returns was signed as the trusted root demands and is not out of date. An error changes nothing
-    that is installed.
+    that is installed. A context manager.
     """
 
     def __init__(
@@ -106,10 +108,10 @@ class ChannelReader:
             targets_url: where the files lie, when that is not `url`/targets; `url` is then the metadata itself.
 
         Raises:
-            ConfigError: `url` is no address of a web server.
+            ConfigError: `url` is no address of a web server, or has a password or a query in it.
             DependencyError: tuf or urllib3 is not installed; the message names the extra.
         """
-        check_url(url, "the channel's address")
+        _check_channel(url)
         base = url.rstrip("/")
         self._metadata_url = f"{base}/metadata" if targets_url is None else base
         self._targets_url = f"{base}/targets" if targets_url is None else targets_url.rstrip("/")
@@ -202,6 +204,14 @@ class ChannelReader:
         """Close every idle connection."""
         self._transport.close()
 
+    def __enter__(self) -> ChannelReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
     def _make_client(self) -> Updater:
         try:
             from tuf.api.exceptions import RepositoryError
@@ -249,6 +259,16 @@ class ChannelReader:
     def _heard(self, file: str, size_bytes: int) -> None:
         if self.on_progress is not None:
             self.on_progress(Progress(file, size_bytes, size_bytes))
+
+
+def _check_channel(url: str) -> None:
+    check_url(url, "the channel's address")
+    parts = urlsplit(url)
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigError(
+            f"the channel's address at {parts.hostname} has a name, a query or a fragment; expected host and path only",
+            fix="leave them out: a channel is protected by its signatures and needs no password",
+        )
 
 
 def _make_ready(metadata_dir: Path) -> None:
