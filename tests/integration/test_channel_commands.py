@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tidegate.bundle import digest
 from tidegate.cli.main import COMMANDS, main
 from tidegate.testing.channels import PlainDevice, serve, write_tiny_bundle
 
@@ -37,8 +40,8 @@ def tidegate(capsys: Capture, *words: str, code: int = 0) -> str:
     return capsys.readouterr().out
 
 
-def as_json(capsys: Capture, *words: str) -> Any:
-    return json.loads(tidegate(capsys, *words, "--json"))
+def as_json(capsys: Capture, *words: str, code: int = 0) -> Any:
+    return json.loads(tidegate(capsys, *words, "--json", code=code))
 
 
 CHANGE = ("--channel", "site", "--keys", "keys")
@@ -142,6 +145,9 @@ def test_a_channel_with_two_root_holders(home: Path, capsys: Capture) -> None:
         (["keys", "show", "keys/gone.pub"], 1, "is not there"),
         (["keys", "rotate", "--role", "root", "--remove", "00000000", *CHANGE], 1, "has no key '00000000'"),
         (["keys", "rotate", "--role", "targets", "--threshold", "2", *CHANGE], 2, "2 of 1 keys"),
+        (["keys", "rotate", "--role", "targets", "--threshold", "0", *CHANGE], 2, "0 of 1 keys"),
+        (["keys", "create", "gone/root.pem"], 1, "gone is not a directory"),
+        (["channel", "init", "--channel", "1.0.0.tide", "--keys", "keys"], 2, "is a file; expected a directory"),
     ],
 )
 def test_mistakes_are_told_with_what_to_do(words: list[str], code: int, says: str, home: Path, capsys: Capture) -> None:
@@ -159,6 +165,20 @@ def test_missing_words_are_used_wrongly(words: list[str], capsys: Capture) -> No
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2
+
+
+ACTIONS = {
+    "keys": ["create", "show", "rotate", "sign", "apply"],
+    "channel": ["init", "promote", "rollback", "withdraw", "refresh", "show"],
+}
+
+
+@pytest.mark.parametrize(("command", "action"), [(name, action) for name in ACTIONS for action in ACTIONS[name]])
+def test_the_help_of_every_action_shows_an_example(command: str, action: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, action, "--help"])
+    assert ended.value.code == 0
+    assert f"tidegate {command} {action} " in capsys.readouterr().out.split("example:")[1]
 
 
 @pytest.mark.parametrize("name", ["keys", "publish", "channel"])
@@ -181,7 +201,75 @@ def test_without_a_terminal_and_without_the_variable_nobody_waits_for_a_passphra
     assert "Traceback" not in done.stderr
 
 
+def in_terminal(answers: list[bytes], *words: str) -> tuple[int, str]:
+    """Run a command in a terminal of its own without the variable; type one answer at each prompt."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.pop("TIDEGATE_PASSPHRASE", None)
+        os.execv(sys.executable, [sys.executable, "-m", "tidegate.cli", *words])
+    told = b""
+    typed = 0
+    with suppress(OSError):  # the terminal is gone when the process is
+        while piece := os.read(terminal, 4096):
+            told += piece
+            if typed < len(answers) and told.count(b": ") > typed and told.endswith(b": "):
+                os.write(terminal, answers[typed])
+                typed += 1
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), told.decode()
+
+
+def test_in_a_terminal_each_key_asks_for_its_own_passphrase(home: Path) -> None:
+    code, told = in_terminal([b"several words\n", b"several words\n"], "keys", "create", "keys/own.pem")
+    assert (code, "several" in told) == (0, False)
+    code, told = in_terminal([b"several words\n", b"other words\n"], "keys", "create", "keys/two.pem")
+    assert (code, "the two passphrases differ" in told) == (2, True)
+    code, told = in_terminal([b"\x04"], "keys", "create", "keys/two.pem")
+    assert (code, "the input ended where a passphrase was expected" in told, "Traceback" in told) == (2, True, False)
+    code, told = in_terminal([], "keys", "create", "keys/two.pem", "gone/three.pem")
+    assert (code, "passphrase of" in told) == (1, False), "what cannot be made is told before anything is asked"
+    assert not Path("keys/two.pub").exists()
+    code, told = in_terminal([b"correct horse\n"] * 2, "channel", "refresh", *CHANGE)
+    assert (code, told.count("passphrase of")) == (0, 1)
+
+
 def test_the_wrong_passphrase(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setenv("TIDEGATE_PASSPHRASE", "wrong horse")
     assert main(["channel", "refresh", *CHANGE]) == 2
-    assert "does not open keys/timestamp.pem" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "does not open keys/timestamp.pem" in told
+    assert "unset it when keys have passphrases of their own" in told
+
+
+def test_a_damaged_file_of_an_older_release_is_mended(home: Path, capsys: Capture) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        tidegate(capsys, "publish", f"{version}.tide", "--track", "stable", *CHANGE)
+    sha256 = digest(b"1.0.0")
+    stored = home / "site" / "targets" / "files" / f"{sha256}.{sha256}"
+    stored.write_bytes(b"other")
+    show = ("channel", "show", "--channel", "site", "--check")
+    assert "publish its bundle again on the same track" in as_json(capsys, *show, code=1)["warnings"][0]
+    before = (home / "site" / "metadata" / "timestamp.json").read_bytes()
+    assert "nothing to change" in tidegate(capsys, "publish", "1.0.0.tide", "--track", "stable", *CHANGE)
+    assert stored.read_bytes() == b"1.0.0"
+    assert (home / "site" / "metadata" / "timestamp.json").read_bytes() == before
+    tidegate(capsys, "publish", "1.0.0.tide", "--track", "stable", *CHANGE, code=1)
+    assert as_json(capsys, *show)["warnings"] == []
+
+
+def test_damaged_files_that_no_bundle_holds_are_told_apart(home: Path, capsys: Capture) -> None:
+    tidegate(capsys, "publish", "1.0.0.tide", "--track", "stable", *CHANGE)
+    (track,) = (home / "site" / "targets" / "tracks" / "tiny").iterdir()
+    track.write_bytes(b"other")
+    (warning,) = as_json(capsys, "channel", "show", "--channel", "site", "--check", code=1)["warnings"]
+    assert "devices do not need it" in warning
+
+
+def test_damaged_metadata_is_told_with_the_publishers_remedy(home: Path, capsys: Capture) -> None:
+    (home / "site" / "metadata" / "1.root.json").write_bytes(b"{")
+    capsys.readouterr()
+    assert main(["channel", "show", "--channel", "site"]) == 1
+    told = capsys.readouterr().err
+    assert "1.root.json: " in told
+    assert "it is damaged, or was altered after it was signed" in told
+    assert "restore the channel's metadata from a copy" in told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import stat
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tidegate.errors import ConfigError, IntegrityError, NotFoundError, TidegateError
+from tidegate.errors import ConfigError, IntegrityError, NotFoundError, ResourceError, TidegateError
 from tidegate.release.keys import KeyRing, create_key, public_file, read_public_key
 from tidegate.release.pkcs8 import ROUNDS, encrypt
 
@@ -148,6 +150,20 @@ def test_files_that_are_no_keys_of_ours(key: Path, tmp_path: Path) -> None:
 def test_a_directory_is_searched_for_pairs_only(key: Path, tmp_path: Path) -> None:
     (tmp_path / "certificate.pem").write_bytes(b"something else")
     assert KeyRing([tmp_path], lambda _: GOOD).keyids == {read_public_key(key).keyid}
+
+
+def test_a_key_that_could_not_be_written_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    former = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limit[1]))  # the public file fits, the private one does not
+    try:
+        with pytest.raises(ResourceError, match=r"root\.pem could not be written"):
+            create_key(tmp_path / "root.pem", GOOD, rounds=1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, former)
+    assert list(tmp_path.iterdir()) == []
+    create_key(tmp_path / "root.pem", GOOD, rounds=1000)
 
 
 def test_the_files_hold_no_clear_key(key: Path) -> None:
