@@ -147,6 +147,8 @@ def test_a_channel_with_two_root_holders(home: Path, capsys: Capture) -> None:
         (["keys", "rotate", "--role", "targets", "--threshold", "2", *CHANGE], 2, "2 of 1 keys"),
         (["keys", "rotate", "--role", "targets", "--threshold", "0", *CHANGE], 2, "0 of 1 keys"),
         (["keys", "create", "gone/root.pem"], 1, "gone is not a directory"),
+        (["channel", "init", "--channel", "new", "--keys", "keys", "--draft", "no/x"], 1, "no is not a directory"),
+        (["publish", "1.0.0.tide", "--track", "a", "--draft", "keys/root.pem", *CHANGE], 2, "never overwritten"),
         (["channel", "init", "--channel", "1.0.0.tide", "--keys", "keys"], 2, "is a file; expected a directory"),
     ],
 )

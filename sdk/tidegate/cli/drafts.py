@@ -11,7 +11,7 @@ from msgspec import structs
 
 from tidegate.cli.files import read_file
 from tidegate.cli.printing import print_json
-from tidegate.errors import ConfigError
+from tidegate.errors import ConfigError, NotFoundError
 
 if TYPE_CHECKING:
     from tidegate.release.draft import Draft
@@ -30,12 +30,17 @@ def add_draft(parser: argparse.ArgumentParser) -> None:
 
 
 def check_new_draft(path: Path | None) -> None:
-    """Refuse a name that is taken: there may be signatures in it.
+    """Refuse, before any work, a name that is taken, since there may be signatures in it, or that cannot be written.
 
     Raises:
         ConfigError: a file is there.
+        NotFoundError: its directory is not.
     """
-    if path is not None and path.exists():
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise NotFoundError(f"{path.parent} is not a directory", fix="make it first, or name another with --draft")
+    if path.exists():
         raise ConfigError(f"{path} is there already; a draft is never overwritten", fix="name a new file with --draft")
 
 
