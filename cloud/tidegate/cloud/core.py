@@ -24,7 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
@@ -32,7 +32,6 @@ from tidegate.cloud.queueing import Arrays, Job
 from tidegate.cloud.repository import Repository, ServedModel
 from tidegate.cloud.work import Work
 from tidegate.errors import InputError, NotFoundError, TidegateError
-from tidegate.runtime.validation import checked_feeds
 
 
 class Caller(Protocol):
@@ -70,8 +69,7 @@ class LocalCaller:
 LOCAL = LocalCaller()
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """One inference that is asked for."""
 
     model: str
@@ -88,8 +86,7 @@ class Request:
     """longest wait in the queue; 0: the queue's own"""
 
 
-@dataclass(frozen=True)
-class Inference:
+class Inference(NamedTuple):
     """The answer to one request."""
 
     served: ServedModel
@@ -250,7 +247,7 @@ class Core:
     def _job(self, served: ServedModel, request: Request, caller: Caller, finish: Finish, began_ns: int) -> Job:
         """Check the request against the model; everything that the caller can do wrong is found here."""
         names = checked_outputs(served, request.wanted)
-        arrays = tuple(checked_feeds(served.signature, request.feeds))
+        arrays = served.checked(request.feeds)
         rows = 1
         batcher = served.batcher
         padding, length = batcher.settings.padding, 0

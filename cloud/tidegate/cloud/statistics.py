@@ -77,11 +77,12 @@ class Statistics:
             batch = counts.batches.get(rows)
             if batch is None:
                 batch = counts.batches[rows] = BatchCounts()
-            for found in (counts, batch):
-                weight = requests if found is counts else 1
-                found.compute_input.add(input_ns, weight)
-                found.compute_infer.add(infer_ns, weight)
-                found.compute_output.add(output_ns, weight)
+            counts.compute_input.add(input_ns, requests)
+            counts.compute_infer.add(infer_ns, requests)
+            counts.compute_output.add(output_ns, requests)
+            batch.compute_input.add(input_ns)
+            batch.compute_infer.add(infer_ns)
+            batch.compute_output.add(output_ns)
             counts.executions += 1
             counts.inferences += rows
             counts.last_inference_ms = time.time_ns() // 1_000_000

@@ -1,0 +1,213 @@
+"""`tidegate serve` beside bare grpcio, in one run: what the server adds to what grpcio costs anyway.
+
+python -m tidegate.bench.serving --rounds 5
+
+The servers run one after the other in each round, so that what disturbs the machine disturbs all of them; what counts
+is the ratio to the bare echo of the same round, and of those the median. Server and load generator (h2load, from the
+Debian package nghttp2-client) have a core each. The model is a perceptron of 64, 256, 256 and 10 units; each request has
+one row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from tidegate.bundle import Manifest, Signature, TensorSpec, Variant, digest, write_bundle
+from tidegate.errors import DependencyError, ResourceError
+from tidegate.wire import messages
+from tidegate.wire.tensors import write_inputs
+
+UNITS = (64, 256, 256, 10)
+CALLERS = (1, 32)
+BASE = "bare echo"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One server under one load."""
+
+    server: str
+    callers: int
+    rate_hz: float
+    """answers per second"""
+    p50_ms: float
+    cpu_us: float
+    """of the server per request, over warm-up and measurement"""
+
+
+def compare(rounds: int, seconds: int) -> list[Run]:
+    """Run every server `rounds` times and return all runs in order.
+
+    Raises:
+        DependencyError: h2load is not installed.
+        ResourceError: a server did not start, or refused requests.
+    """
+    if shutil.which("h2load") is None:
+        raise DependencyError("h2load is not installed", fix="apt install nghttp2-client")
+    runs = []
+    with tempfile.TemporaryDirectory() as scratch:
+        model, bundle, body = _write_files(Path(scratch))
+        python = [sys.executable, "-m"]
+        servers = {
+            BASE: [*python, "tidegate.bench.serving_peers", "echo"],
+            "bare runtime": [*python, "tidegate.bench.serving_peers", "runtime", str(model)],
+            "tidegate serve": [*python, "tidegate.cli", "serve", str(bundle), "--listen", "127.0.0.1:0"],
+        }
+        for turn in range(rounds):
+            # Another order each time: nobody always comes after the same neighbour.
+            names = list(servers)[turn % len(servers) :] + list(servers)[: turn % len(servers)]
+            for name in names:
+                with _serving(servers[name]) as (process, address):
+                    for callers in CALLERS:
+                        runs.append(_load(name, process, address, body, callers, seconds))
+    return runs
+
+
+def ratios(runs: Sequence[Run]) -> dict[tuple[str, int], tuple[float, float, float]]:
+    """Return, by server and callers, the medians of rate, p50 and CPU relative to the bare echo of the same round."""
+    bases = {callers: [run for run in runs if (run.server, run.callers) == (BASE, callers)] for callers in CALLERS}
+    found = {}
+    for name in dict.fromkeys(run.server for run in runs):
+        for callers in CALLERS:
+            own = [run for run in runs if (run.server, run.callers) == (name, callers)]
+            pairs = list(zip(own, bases[callers], strict=True))
+            found[name, callers] = (
+                statistics.median(run.rate_hz / base.rate_hz for run, base in pairs),
+                statistics.median(run.p50_ms / base.p50_ms for run, base in pairs),
+                statistics.median(run.cpu_us / base.cpu_us for run, base in pairs),
+            )
+    return found
+
+
+def _load(name: str, process: int, address: str, body: Path, callers: int, seconds: int) -> Run:
+    """Warm up for a second, then call in a closed loop, one request in flight per connection."""
+    log = body.with_suffix(".tsv")
+    log.unlink(missing_ok=True)
+    before_s = _cpu_s(process)
+    done = subprocess.run(  # noqa: S603 - our own words
+        [
+            *("h2load", "-D", str(seconds), "--warm-up-time", "1", "-c", str(callers), "-m", "1", "-t", "1"),
+            *("-d", str(body), "-H", "content-type: application/grpc", "-H", "te: trailers", "--log-file", str(log)),
+            f"http://{address}/{messages.SERVICE_NAME}/ModelInfer",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    cpu_s = _cpu_s(process) - before_s
+    rate = re.search(r"([\d.]+) req/s", done.stdout)
+    latencies_us = [int(line.split("\t")[2]) for line in log.read_text().splitlines()] if log.exists() else []
+    if rate is None or not latencies_us:
+        raise ResourceError(f"h2load says: {done.stdout or done.stderr}", fix="look whether the server runs")
+    rate_hz = float(rate[1])
+    p50_ms = statistics.median(latencies_us) / 1e3
+    return Run(name, callers, rate_hz, p50_ms, cpu_s / (rate_hz * (seconds + 1)) * 1e6)
+
+
+@contextmanager
+def _serving(command: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Run a server on the first core until the block ends; give its process id and address."""
+    cores = sorted(os.sched_getaffinity(0))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:  # noqa: S603
+        try:
+            os.sched_setaffinity(process.pid, cores[:1])
+            os.sched_setaffinity(0, cores[1:] or cores)
+            line = process.stdout.readline() if process.stdout else ""
+            if not line.startswith("listening on "):
+                raise ResourceError(f"{' '.join(command)} did not start", fix="run it by hand")
+            yield process.pid, line.removeprefix("listening on ").strip()
+        finally:
+            os.sched_setaffinity(0, cores)
+            process.kill()
+            process.wait()
+
+
+def _cpu_s(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _write_files(scratch: Path) -> tuple[Path, Path, Path]:
+    """Write the model, its bundle and a request with gRPC's 5 bytes in front."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(1)
+    nodes, weights, last = [], [], "x"
+    for layer, (rows, columns) in enumerate(pairwise(UNITS)):
+        weights += [
+            numpy_helper.from_array(random.standard_normal((rows, columns)).astype(np.float32) * 0.1, f"w{layer}"),
+            numpy_helper.from_array(np.zeros(columns, np.float32), f"b{layer}"),
+        ]
+        is_last = layer == len(UNITS) - 2
+        nodes.append(helper.make_node("Gemm", [last, f"w{layer}", f"b{layer}"], ["y" if is_last else f"h{layer}"]))
+        if not is_last:
+            nodes.append(helper.make_node("Relu", [f"h{layer}"], [f"r{layer}"]))
+            last = f"r{layer}"
+    graph = helper.make_graph(
+        nodes,
+        "mlp",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", UNITS[0]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", UNITS[-1]])],
+        weights,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    signature = Signature(
+        inputs=(TensorSpec(name="x", dtype="FP32", shape=(-1, UNITS[0])),),
+        outputs=(TensorSpec(name="y", dtype="FP32", shape=(-1, UNITS[-1])),),
+    )
+    file = "variants/model.onnx"
+    variant = Variant(
+        id="onnx-fp32", backend="onnx", precision="fp32", file=file, sha256=digest(made), size_bytes=len(made)
+    )
+    manifest = Manifest(
+        schema="tidegate.bundle/1", name="mlp", version="1.0.0", signature=signature, variants=(variant,)
+    )
+    model, bundle, body = scratch / "mlp.onnx", scratch / "mlp-1.0.0.tide", scratch / "body.bin"
+    model.write_bytes(made)
+    write_bundle(manifest, {file: made}, bundle)
+    request = messages.ModelInferRequest(model_name="mlp")
+    write_inputs(request, {"x": random.standard_normal((1, UNITS[0])).astype(np.float32)})
+    message = request.SerializeToString()
+    body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
+    return model, bundle, body
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare and print."""
+    parser = argparse.ArgumentParser(prog="python -m tidegate.bench.serving", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--json", action="store_true", help="every run, for machines")
+    options = parser.parse_args(arguments)
+    runs = compare(options.rounds, options.seconds)
+    if options.json:
+        print(json.dumps([asdict(run) for run in runs]))
+        return 0
+    print(
+        f"{'server':16} {'callers':>7} {'rate/s':>8} {'p50 ms':>8} {'cpu µs':>7}   relative to {BASE}: rate, p50, cpu"
+    )
+    for (name, callers), (rate, p50, cpu) in ratios(runs).items():
+        own = [run for run in runs if (run.server, run.callers) == (name, callers)]
+        middle = [statistics.median(getattr(run, key) for run in own) for key in ("rate_hz", "p50_ms", "cpu_us")]
+        absolute = f"{middle[0]:8.0f} {middle[1]:8.3f} {middle[2]:7.0f}"
+        print(f"{name:16} {callers:7} {absolute}   {rate:6.2f} {p50:6.2f} {cpu:6.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
