@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -15,21 +16,33 @@ import pytest
 
 from tidegate.bundle import digest
 from tidegate.cli.main import COMMANDS, main
+from tidegate.release.lifetimes import ROLES
 from tidegate.testing.channels import PlainDevice, serve, write_tiny_bundle
 
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `home` is a copy of: opening a key is slow on purpose."""
+    directory = tmp_path_factory.mktemp("made")
+    keys = directory / "keys"
+    keys.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIDEGATE_PASSPHRASE", "correct horse")
+        assert main(["keys", "create", *(str(keys / f"{role}.pem") for role in ROLES)]) == 0
+        assert main(["channel", "init", "--channel", str(directory / "site"), "--keys", str(keys)]) == 0
+    for version in ("1.0.0", "1.1.0"):
+        write_tiny_bundle(directory / f"{version}.tide", version=version, weights=version.encode())
+    return directory
+
+
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with keys, a channel and two bundles; the passphrase in the environment."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TIDEGATE_PASSPHRASE", "correct horse")
-    Path("keys").mkdir()
-    assert main(["keys", "create", *(f"keys/{role}.pem" for role in ("root", "targets", "snapshot", "timestamp"))]) == 0
-    assert main(["channel", "init", "--channel", "site", "--keys", "keys"]) == 0
-    for version in ("1.0.0", "1.1.0"):
-        write_tiny_bundle(tmp_path / f"{version}.tide", version=version, weights=version.encode())
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
