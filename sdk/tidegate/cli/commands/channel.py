@@ -144,7 +144,10 @@ def _role_keys(arguments: argparse.Namespace) -> dict[str, RoleKeys]:
     for role in ROLES:
         files = named.get(role) or [file for place in arguments.keys for file in sorted(place.glob(f"{role}*.pub"))]
         if not files:
-            raise ConfigError(f"no key was named for the role {role}", fix=f"add --role {role}=FILE.pub")
+            raise ConfigError(
+                f"no key was named for the role {role}, and no {role}*.pub is in a directory that --keys names",
+                fix=f"add --role {role}=FILE.pub",
+            )
         found[role] = RoleKeys([read_public_key(file) for file in files], thresholds.get(role, 1))
     return found
 
