@@ -289,10 +289,10 @@ def test_a_version_whose_load_kills_the_process_is_not_loaded_a_third_time(devic
         import os, signal
         from tidegate.edge.update import ActiveModel, active
         load = active.load_version
-        def die(store, slot, threads):
+        def die(store, slot, threads, lock):
             if slot.release == 3:
                 os.kill(os.getpid(), signal.SIGSEGV)
-            return load(store, slot, threads)
+            return load(store, slot, threads, lock)
         active.load_version = die
         with ActiveModel({str(device.directory)!r}) as model:
             print(model.slot.release)

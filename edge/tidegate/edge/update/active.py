@@ -21,6 +21,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 
@@ -52,6 +53,7 @@ CRASHED_LOADS_TOLERATED = 1
 RECORD_CHANGES_FOLLOWED = 5
 """In a row, while the updater changes the record under our hands."""
 
+_size = attrgetter("size")
 Identity = tuple[int, str, str]
 
 
@@ -79,7 +81,7 @@ class ActiveModel:
         self._threads = threads
         self._check_interval_s = check_interval_s
         self._lock = threading.Lock()
-        """guards which version is current, and who holds which"""
+        """guards which version is current, who holds which, and what is counted of each"""
         self._looking = threading.RLock()
         """one thread at a time looks for news"""
         self._health = HealthWriter(self._layout.health, interval_s=check_interval_s)
@@ -130,12 +132,17 @@ class ActiveModel:
             StateError: the handle is closed. And what `Model.run` raises.
         """
         version = self._take()
+        began_ns = time.perf_counter_ns()
         try:
-            outputs = version.run(feeds)
-            version.report_answer(is_empty=not any(output.size for output in outputs.values()))
-            return outputs
-        finally:
-            self._give_back(version)
+            outputs = version.model.run(feeds)
+        except BaseException as error:
+            self._failed(version, error)
+            raise
+        elapsed_ns = time.perf_counter_ns() - began_ns
+        is_empty = not any(map(_size, outputs.values()))
+        if self._done(version) or elapsed_ns > version.budget_ns or is_empty:
+            self._unusual(version, elapsed_ns, feeds.get(version.first_input), is_empty)
+        return outputs
 
     def __call__(self, array: Array) -> Array:
         """Run an active model of one input and one output once; see `tidegate.runtime.Model.__call__`.
@@ -143,12 +150,16 @@ class ActiveModel:
         Raises: as `run`.
         """
         version = self._take()
+        began_ns = time.perf_counter_ns()
         try:
-            output = version(array)
-            version.report_answer(is_empty=output.size == 0)
-            return output
-        finally:
-            self._give_back(version)
+            output = version.model(array)
+        except BaseException as error:
+            self._failed(version, error)
+            raise
+        elapsed_ns = time.perf_counter_ns() - began_ns
+        if self._done(version) or elapsed_ns > version.budget_ns or not output.size:
+            self._unusual(version, elapsed_ns, array, not output.size)
+        return output
 
     @contextmanager
     def hold(self) -> Iterator[LoadedVersion]:
@@ -186,8 +197,9 @@ class ActiveModel:
 
     def close(self) -> None:
         """Write the health counters and free the model after its last holder. Closing again does nothing."""
-        with self._looking, self._lock:
-            current, self._current = self._current, None
+        with self._looking:
+            with self._lock:
+                current, self._current = self._current, None
             self._finish()
         if current is not None:
             self._free_if_unused(current)
@@ -207,25 +219,53 @@ class ActiveModel:
         return current
 
     def _take(self) -> LoadedVersion:
-        if time.monotonic() >= self._next_look_s and self._looking.acquire(blocking=False):
+        if time.monotonic() >= self._next_look_s:
+            self._look_unless_somebody_does()
+        # `with` costs more than acquire and release do, and nothing between them can fail.
+        lock = self._lock
+        lock.acquire()
+        version = self._current
+        if version is not None:
+            version.holders += 1
+        lock.release()
+        if version is None:
+            raise _closed()
+        return version
+
+    def _done(self, version: LoadedVersion) -> bool:
+        """Count a call that went well and give its version back; return whether it is to be freed, perhaps."""
+        lock = self._lock
+        lock.acquire()
+        version.holders -= 1
+        version.good_calls += 1
+        lock.release()
+        return version is not self._current
+
+    def _unusual(self, version: LoadedVersion, elapsed_ns: int, first: Array | None, is_empty: bool) -> None:
+        """What hardly ever follows a call: it was slow or empty, or another version has taken over meanwhile."""
+        if elapsed_ns > version.budget_ns:
+            version.count_slow(elapsed_ns, first)
+        if is_empty:
+            version.count_empty()
+        self._free_if_unused(version)
+
+    def _failed(self, version: LoadedVersion, error: BaseException) -> None:
+        if isinstance(error, TidegateError):
+            version.count_error(error)
+        self._give_back(version)
+
+    def _give_back(self, version: LoadedVersion) -> None:
+        with self._lock:
+            version.holders -= 1
+        self._free_if_unused(version)
+
+    def _look_unless_somebody_does(self) -> None:
+        if self._looking.acquire(blocking=False):
             try:
                 if self._current is not None:
                     self._look()
             finally:
                 self._looking.release()
-        with self._lock:
-            current = self._current
-            if current is None:
-                raise _closed()
-            current.holders += 1
-            return current
-
-    def _give_back(self, version: LoadedVersion) -> None:
-        with self._lock:
-            version.holders -= 1
-            is_current = version is self._current
-        if not is_current:
-            self._free_if_unused(version)
 
     def _look(self, *, is_due: bool = False) -> None:
         """Write what was counted; follow the record when it changed or the version that runs is failing its trial."""
@@ -286,7 +326,7 @@ class ActiveModel:
         # Written first: if the load ends this process, the next one knows.
         self._refuse_failing(slot, self._health.began(slot.release, slot.version, "loading", is_fallback=is_fallback))
         try:
-            version = load_version(self._layout.store, slot, self._threads)
+            version = load_version(self._layout.store, slot, self._threads, self._lock)
         except TidegateError as error:
             if self._stamp() == self._seen:  # Otherwise the record moved on, and its files with it: nobody's fault.
                 self._health.add(slot.release, Counters(load_failures=1, last_problem=error.message))
