@@ -268,3 +268,14 @@ def test_a_worker_that_cannot_load_ends_the_start(tmp_path: Path) -> None:
     shutil.copy(bundle, tmp_path / "again.tide")
     with pytest.raises(AssertionError, match="given twice"), server_process([bundle, tmp_path / "again.tide"]):
         pass
+
+
+def test_workers_end_when_their_parent_was_killed(tmp_path: Path) -> None:
+    with server_process([linear_bundle(tmp_path)], "--workers", "2") as server:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        assert len(children) >= 2
+        server.process.kill()
+        server.process.wait(PROCESS_TIMEOUT_S)
+        # The test's time limit ends this if one of them stays.
+        while any(Path(f"/proc/{pid}/cmdline").exists() for pid in children):
+            pass

@@ -4,8 +4,8 @@ python -m tidegate.bench.serving --rounds 5
 
 The servers run one after the other in each round, so that what disturbs the machine disturbs all of them; what counts
 is the ratio to the bare echo of the same round, and of those the median. Server and load generator (h2load, from the
-Debian package nghttp2-client) have a core each. The model is a perceptron of 64, 256, 256 and 10 units; each request has
-one row.
+Debian package nghttp2-client) have a core each. The model is a perceptron of 64, 256, 256 and 10 units, one row
+per request.
 """
 
 from __future__ import annotations
