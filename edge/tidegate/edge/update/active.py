@@ -25,15 +25,13 @@ from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 
-from tidegate.bundle import Manifest, Signature, TrialSettings
+from tidegate.bundle import Manifest, Signature
 from tidegate.edge.update.counters import Counters
 from tidegate.edge.update.health import Health, HealthWriter, read_health
+from tidegate.edge.update.ladder import Identity, evidence, identity, ladder_of, stamp_of
 from tidegate.edge.update.layout import Layout
 from tidegate.edge.update.loaded import Array, LoadedVersion, load_version
 from tidegate.edge.update.record import Record, Slot, read_record, read_slot
-from tidegate.edge.update.settings import read_settings
-from tidegate.edge.update.states import State
-from tidegate.edge.update.trial import judge, thresholds
 from tidegate.errors import (
     BundleError,
     ConfigError,
@@ -43,18 +41,14 @@ from tidegate.errors import (
     StateError,
     TidegateError,
 )
-from tidegate.fetch.installed import installed_manifest
 
 CHECK_INTERVAL_S = 1.0
 RETRY_S = 60.0
 """After a failed load, before the same version is tried again."""
-CRASHED_LOADS_TOLERATED = 1
-"""A version whose load has ended more processes than this is not loaded again."""
 RECORD_CHANGES_FOLLOWED = 5
 """In a row, while the updater changes the record under our hands."""
 
 _size = attrgetter("size")
-Identity = tuple[int, str, str]
 
 
 class ActiveModel:
@@ -274,18 +268,20 @@ class ActiveModel:
             _hand_over(self._health, version)
         health = self._health.write() if is_due else self._health.write_if_due()
         is_failing = (
-            health is not None and self._record is not None and bool(self._evidence(self._record.active, health))
+            health is not None
+            and self._record is not None
+            and bool(evidence(self._layout, self._record, self._record.active, health))
         )
-        if is_failing or self._stamp() != self._seen or self._retry_is_due():
+        if is_failing or stamp_of(self._layout.state) != self._seen or self._retry_is_due():
             self._follow()
 
     def _follow(self) -> None:
         """Run the first version of the ladder that loads; begin again when the record changed meanwhile."""
         problems: list[str] = []
         for _ in range(RECORD_CHANGES_FOLLOWED):
-            self._seen = self._stamp()
+            self._seen = stamp_of(self._layout.state)
             problems = self._climb(self._ladder())
-            if self._stamp() == self._seen:
+            if stamp_of(self._layout.state) == self._seen:
                 break
         if self._current is None:
             raise ModelError(
@@ -299,13 +295,13 @@ class ActiveModel:
     def _climb(self, ladder: list[Slot]) -> list[str]:
         """Take the first slot that can be taken, and return what kept from those before it."""
         problems: list[str] = []
-        self._refused = {key: value for key, value in self._refused.items() if key in map(_identity, ladder)}
+        self._refused = {key: value for key, value in self._refused.items() if key in map(identity, ladder)}
         for slot in ladder:
             try:
                 self._run_slot(slot, is_fallback=bool(problems))
             except TidegateError as error:
                 problems.append(f"{slot.version} (release {slot.release}): {error.message}")
-                if self._stamp() != self._seen:
+                if stamp_of(self._layout.state) != self._seen:
                     break
             else:
                 return problems
@@ -316,11 +312,11 @@ class ActiveModel:
     def _run_slot(self, slot: Slot, *, is_fallback: bool) -> None:
         """Make this slot's version the current one, unless it is already; raise why not."""
         current = self._current
-        if current is not None and _identity(current.slot) == _identity(slot):
+        if current is not None and identity(current.slot) == identity(slot):
             self._refuse_failing(slot, read_health(self._layout.health))
             current.slot = slot
             return
-        retry_s, why = self._refused.get(_identity(slot), (0.0, ""))
+        retry_s, why = self._refused.get(identity(slot), (0.0, ""))
         if time.monotonic() < retry_s:
             raise ModelError(why)
         # Written first: if the load ends this process, the next one knows.
@@ -328,11 +324,13 @@ class ActiveModel:
         try:
             version = load_version(self._layout.store, slot, self._threads, self._lock)
         except TidegateError as error:
-            if self._stamp() == self._seen:  # Otherwise the record moved on, and its files with it: nobody's fault.
+            if (
+                stamp_of(self._layout.state) == self._seen
+            ):  # Otherwise the record moved on, and its files with it: nobody's fault.
                 self._health.add(slot.release, Counters(load_failures=1, last_problem=error.message))
-                self._refused[_identity(slot)] = (time.monotonic() + RETRY_S, error.message)
+                self._refused[identity(slot)] = (time.monotonic() + RETRY_S, error.message)
             raise
-        self._refused.pop(_identity(slot), None)
+        self._refused.pop(identity(slot), None)
         self._health.add(slot.release, Counters(starts=1))
         self._health.began(slot.release, slot.version, "running", is_fallback=is_fallback)
         self._switch(version)
@@ -353,27 +351,9 @@ class ActiveModel:
         version.model.close()
 
     def _refuse_failing(self, slot: Slot, health: Health) -> None:
-        problem = self._evidence(slot, health)
+        problem = evidence(self._layout, self._record, slot, health)
         if problem:
             raise ModelError(problem)
-
-    def _evidence(self, slot: Slot, health: Health) -> str:
-        """Return what the counters say against a version; empty when nothing that is enough."""
-        counters = health.of(slot.release)
-        if counters.crashed_loads > CRASHED_LOADS_TOLERATED:
-            return f"its load ended {counters.crashed_loads} processes"
-        record = self._record
-        if record is None or record.phase is not State.TRIAL or _identity(slot) != _identity(record.active):
-            return ""
-        manifest = installed_manifest(self._layout.store, slot.manifest_sha256, slot.variant)
-        verdict = judge(counters, self._thresholds(manifest), elapsed_s=0.0)
-        return verdict.reason if verdict.decision == "roll back" else ""
-
-    def _thresholds(self, manifest: Manifest) -> TrialSettings:
-        try:
-            return thresholds(manifest.trial, read_settings(self._layout.settings).trial)
-        except (NotFoundError, ConfigError):  # The updater tells its owner; the app goes on with the author's.
-            return thresholds(manifest.trial, {})
 
     def _ladder(self) -> list[Slot]:
         """Return the versions to try, the active one first.
@@ -389,11 +369,7 @@ class ActiveModel:
             if not isinstance(error, BundleError):
                 raise
             return [read_slot(self._layout.factory)]
-        ladder: dict[Identity, Slot] = {}
-        for slot in (record.active, record.previous, record.factory):
-            if slot is not None:
-                ladder.setdefault(_identity(slot), slot)
-        return list(ladder.values())
+        return ladder_of(record)
 
     def _tell_running(self, version: LoadedVersion) -> None:
         slot = version.slot
@@ -401,18 +377,6 @@ class ActiveModel:
 
     def _retry_is_due(self) -> bool:
         return any(time.monotonic() >= retry_s for retry_s, _ in self._refused.values())
-
-    def _stamp(self) -> tuple[int, int, int] | None:
-        """Return what changes whenever the record is replaced; None when it is not there."""
-        try:
-            found = self._layout.state.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _identity(slot: Slot) -> Identity:
-    return slot.release, slot.manifest_sha256, slot.variant
 
 
 def _hand_over(health: HealthWriter, version: LoadedVersion) -> None:
