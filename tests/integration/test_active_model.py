@@ -399,3 +399,14 @@ def test_files_that_the_updater_removed_meanwhile_are_nobodys_fault(
         assert model.slot == three
         assert model.fallback_reason == ""
     assert read_health(device.health).of(2).load_failures == 0
+
+
+def test_a_manifest_that_goes_away_during_the_trial_does_not_stop_the_app(device: Device) -> None:
+    three = device.version(3)
+    device.activate(three, previous=device.version(2), phase=State.TRIAL)
+    with device.open() as model:
+        model(X)
+        Layout(device.directory).store.path(three.manifest_sha256).unlink()
+        for _ in range(3):
+            np.testing.assert_array_equal(model(X), X * 3)
+        assert model.slot == three

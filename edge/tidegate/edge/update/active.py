@@ -267,11 +267,7 @@ class ActiveModel:
         for version in tuple(self._versions):
             _hand_over(self._health, version)
         health = self._health.write() if is_due else self._health.write_if_due()
-        is_failing = (
-            health is not None
-            and self._record is not None
-            and bool(evidence(self._layout, self._record, self._record.active, health))
-        )
+        is_failing = health is not None and self._is_failing(health)
         if is_failing or stamp_of(self._layout.state) != self._seen or self._retry_is_due():
             self._follow()
 
@@ -349,6 +345,13 @@ class ActiveModel:
             self._versions.remove(version)
         _hand_over(self._health, version)
         version.model.close()
+
+    def _is_failing(self, health: Health) -> bool:
+        record = self._record
+        try:
+            return record is not None and bool(evidence(self._layout, record, record.active, health))
+        except TidegateError:  # Its manifest cannot be read any more. What runs was whole when it was loaded.
+            return False
 
     def _refuse_failing(self, slot: Slot, health: Health) -> None:
         problem = evidence(self._layout, self._record, slot, health)
