@@ -162,19 +162,6 @@ def status_json(directory: Path, status: Status) -> dict[str, Any]:
 def history_rows(entries: Sequence[HistoryEntry]) -> list[tuple[str, ...]]:
     """Return the rows of the table of `history`."""
     return [
-        (entry.at, _event(entry), str(entry.release or "-"), entry.version or "-", entry.reason or "-")
+        (entry.at, entry.event.replace("_", " "), str(entry.release or "-"), entry.version or "-", entry.reason or "-")
         for entry in entries
     ]
-
-
-def _event(entry: HistoryEntry) -> str:
-    """Return what happened in words; events that speak for themselves keep their name."""
-    if entry.event == "done":
-        return "runs again" if entry.reason else "cleaned up"
-    words = {
-        "offered": "found",
-        "begun": "probe begins",
-        "probe_passed": "active, on trial",
-        "trial_passed": "committed",
-    }
-    return words.get(entry.event, entry.event.replace("_", " "))
