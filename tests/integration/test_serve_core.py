@@ -171,3 +171,25 @@ def test_calls_go_on_while_every_stream_is_taken(tone_bundle: Path, tmp_path: Pa
         assert client.infer("linear", {"x": ONES})["y"][0, 0] == 1
         for stream in streams:
             stream.close()
+
+
+def test_a_call_without_a_message_is_the_callers_error(tmp_path: Path) -> None:
+    with Server([linear_bundle(tmp_path)]) as server, grpc.insecure_channel(server.address) as channel:
+        call = channel.stream_unary(OPEN_INFERENCE.path(OPEN_INFERENCE.method("ModelInfer")))
+        with pytest.raises(grpc.RpcError) as caught:
+            call(iter([]), timeout=30)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_callers_that_leave_in_a_crowd_leave_nothing_behind(tmp_path: Path) -> None:
+    with Server([linear_bundle(tmp_path)]) as server, grpc.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(OPEN_INFERENCE.path(OPEN_INFERENCE.method("ModelInfer")))
+        futures = [call.future(request_of(), timeout=PROCESS_TIMEOUT_S) for _ in range(600)]
+        for future in futures[::2]:
+            future.cancel()
+        for future in futures[1::2]:
+            assert messages.ModelInferResponse.FromString(future.result()).model_name == "linear"
+        usage = server.repository.find("linear").usage
+        # The test's time limit ends this if a count stays.
+        while server.work_under_way or usage.users:
+            pass
