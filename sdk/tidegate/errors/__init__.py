@@ -3,6 +3,7 @@
     TidegateError
     ├── InputError          the caller's data: shape, dtype, name, NaN, not a WAV, empty     caller   no retry
     ├── ConfigError         the caller's settings or command line                           caller   no retry
+    │   └── AccessError     his credentials: missing, unknown, or not enough for this       caller   no retry
     ├── NotFoundError       no such file, model, version or variant                         caller   no retry
     ├── StateError          used after close, or a step that its state table does not list  caller   no retry
     ├── BundleError         the bundle cannot be used: manifest, layout, signature          bundle   no retry
@@ -22,6 +23,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 __all__ = [
+    "AccessError",
     "BundleError",
     "ConfigError",
     "DeadlineError",
@@ -61,6 +63,15 @@ class ConfigError(TidegateError):
     """A setting or a command line that cannot be meant."""
 
     fault = "caller"
+
+
+class AccessError(ConfigError):
+    """Credentials are missing or unknown, or those that were given are not enough for what is asked."""
+
+    def __init__(self, message: str, *, fix: str | None = None, identified: bool = True) -> None:
+        """`identified`: whether it is known who asks, and he may not; otherwise nobody knows him."""
+        super().__init__(message, fix=fix)
+        self.identified = identified
 
 
 class NotFoundError(TidegateError):

@@ -7,6 +7,7 @@ what they expect. Codes are names (`"NOT_FOUND"`), so the tables need no grpc.
 from __future__ import annotations
 
 from tidegate.errors import (
+    AccessError,
     BundleError,
     ConfigError,
     DeadlineError,
@@ -24,6 +25,7 @@ from tidegate.errors import (
 CODE_BY_ERROR: dict[type[TidegateError], str] = {
     InputError: "INVALID_ARGUMENT",
     ConfigError: "INVALID_ARGUMENT",
+    AccessError: "PERMISSION_DENIED",
     NotFoundError: "NOT_FOUND",
     StateError: "FAILED_PRECONDITION",
     BundleError: "INTERNAL",
@@ -35,7 +37,7 @@ CODE_BY_ERROR: dict[type[TidegateError], str] = {
     DeadlineError: "DEADLINE_EXCEEDED",
     TidegateError: "UNKNOWN",
 }
-"""What a server answers."""
+"""What a server answers; an AccessError whose caller is not known is UNAUTHENTICATED instead."""
 
 ERROR_BY_CODE: dict[str, tuple[type[TidegateError], str]] = {
     "CANCELLED": (UnavailableError, "call again; the server or this process gave the call up"),
@@ -44,7 +46,7 @@ ERROR_BY_CODE: dict[str, tuple[type[TidegateError], str]] = {
     "DEADLINE_EXCEEDED": (DeadlineError, "allow more time with timeout_s, or look whether the server is overloaded"),
     "NOT_FOUND": (NotFoundError, "list the server's models with `tidegate call HOST:PORT`"),
     "ALREADY_EXISTS": (StateError, "use another name or version"),
-    "PERMISSION_DENIED": (ConfigError, "use credentials that this server accepts"),
+    "PERMISSION_DENIED": (AccessError, "use credentials that this server accepts"),
     "RESOURCE_EXHAUSTED": (ResourceError, "send less at once, or start the server with higher limits"),
     "FAILED_PRECONDITION": (StateError, "look into the server's log"),
     "ABORTED": (StateError, "call again"),
@@ -53,7 +55,7 @@ ERROR_BY_CODE: dict[str, tuple[type[TidegateError], str]] = {
     "INTERNAL": (ModelError, "look into the server's log"),
     "UNAVAILABLE": (UnavailableError, "start the server, or correct the address"),
     "DATA_LOSS": (IntegrityError, "install the bundle on the server again"),
-    "UNAUTHENTICATED": (ConfigError, "use credentials that this server accepts"),
+    "UNAUTHENTICATED": (AccessError, "use credentials that this server accepts"),
 }
 """What a client raises, and what to do when the server's message does not say it."""
 
@@ -62,6 +64,8 @@ _FIX_MARK = ". What to do: "
 
 def code_of(error: TidegateError) -> str:
     """Return the status code name for an error, by its class or the nearest base class in the table."""
+    if isinstance(error, AccessError) and not error.identified:
+        return "UNAUTHENTICATED"
     return next(CODE_BY_ERROR[base] for base in type(error).__mro__ if base in CODE_BY_ERROR)
 
 
@@ -80,4 +84,7 @@ def error_of(code: str, text: str, *, peer: str) -> TidegateError:
     """
     kind, usual_fix = ERROR_BY_CODE.get(code, ERROR_BY_CODE["UNKNOWN"])
     message, _, fix = text.partition(_FIX_MARK)
+    if kind is AccessError:
+        identified = code == "PERMISSION_DENIED"
+        return AccessError(f"{peer}: {message or code}", fix=fix or usual_fix, identified=identified)
     return kind(f"{peer}: {message or code}", fix=fix or usual_fix)
