@@ -13,7 +13,7 @@ root=$(dirname "$protos")
 generate() { # $1: where protos/ goes, $2: where sdk/ goes
     mkdir -p "$1" "$2/tidegate/wire"
     "$protoc" -I "$protos" --python_out="$1" --pyi_out="$1" "$protos/tidegate/v1/speech.proto"
-    "$protoc" -I "$protos" --descriptor_set_out="$2/tidegate/wire/open_inference.binpb" \
+    "$protoc" -I "$protos" --include_imports --descriptor_set_out="$2/tidegate/wire/open_inference.binpb" \
         "$protos/open_inference/grpc_predict_v2.proto"
 }
 

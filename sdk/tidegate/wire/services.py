@@ -50,7 +50,42 @@ OPEN_INFERENCE = Service(
         Method("ServerMetadata", messages.ServerMetadataRequest, messages.ServerMetadataResponse),
         Method("ModelMetadata", messages.ModelMetadataRequest, messages.ModelMetadataResponse),
         Method("ModelInfer", messages.ModelInferRequest, messages.ModelInferResponse),
+        Method("ModelStreamInfer", messages.ModelInferRequest, messages.ModelStreamInferResponse, streaming=True),
+        Method("ModelConfig", messages.ModelConfigRequest, messages.ModelConfigResponse),
+        Method("ModelStatistics", messages.ModelStatisticsRequest, messages.ModelStatisticsResponse),
         Method("RepositoryIndex", messages.RepositoryIndexRequest, messages.RepositoryIndexResponse),
+        Method("RepositoryModelLoad", messages.RepositoryModelLoadRequest, messages.RepositoryModelLoadResponse),
+        Method("RepositoryModelUnload", messages.RepositoryModelUnloadRequest, messages.RepositoryModelUnloadResponse),
+        Method(
+            "SystemSharedMemoryStatus",
+            messages.SystemSharedMemoryStatusRequest,
+            messages.SystemSharedMemoryStatusResponse,
+        ),
+        Method(
+            "SystemSharedMemoryRegister",
+            messages.SystemSharedMemoryRegisterRequest,
+            messages.SystemSharedMemoryRegisterResponse,
+        ),
+        Method(
+            "SystemSharedMemoryUnregister",
+            messages.SystemSharedMemoryUnregisterRequest,
+            messages.SystemSharedMemoryUnregisterResponse,
+        ),
+        Method(
+            "CudaSharedMemoryStatus", messages.CudaSharedMemoryStatusRequest, messages.CudaSharedMemoryStatusResponse
+        ),
+        Method(
+            "CudaSharedMemoryRegister",
+            messages.CudaSharedMemoryRegisterRequest,
+            messages.CudaSharedMemoryRegisterResponse,
+        ),
+        Method(
+            "CudaSharedMemoryUnregister",
+            messages.CudaSharedMemoryUnregisterRequest,
+            messages.CudaSharedMemoryUnregisterResponse,
+        ),
+        Method("TraceSetting", messages.TraceSettingRequest, messages.TraceSettingResponse),
+        Method("LogSettings", messages.LogSettingsRequest, messages.LogSettingsResponse),
     ),
 )
 
