@@ -15,8 +15,8 @@ from tidegate.edge.update.slots import newest_whole
 from tidegate.edge.update.states import Event, State
 from tidegate.errors import BundleError, NotFoundError, ResourceError
 
-# As `write_atomically` names them.
-_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.part\Z")
+# As `write_atomically` names them, and `tidegate.release.disk.store`, which writes the key of reports.
+_LEFTOVER = re.compile(r"\.(.+\.)?[0-9a-f]{16}\.part\Z")
 
 
 def recovered(layout: Layout, settings: DeviceSettings) -> Device:
