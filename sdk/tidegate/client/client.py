@@ -1,53 +1,36 @@
-"""The client: health, metadata, inference and streaming recognition on one connection."""
+"""The client for threads: health, metadata, inference and streams on one connection."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.bundle.manifest import Signature, TensorSpec
+from tidegate.client import calls
 from tidegate.client.answer import check_expected, latest_in
+from tidegate.client.calls import Question, Result
+from tidegate.client.channel import LARGEST_MESSAGE_BYTES, ChannelSettings, check_timeout
 from tidegate.client.connection import Connection
-from tidegate.client.streaming import RecognizeStream
-from tidegate.errors import ConfigError, TidegateError
+from tidegate.client.descriptions import (
+    Answer,
+    ListedModel,
+    ModelDescription,
+    Parameter,
+    ServerDescription,
+    read_answer,
+    read_arrays,
+)
+from tidegate.client.infer_stream import InferStream
+from tidegate.client.recognition import RecognizeStream
+from tidegate.client.recognized import config_request
+from tidegate.client.requests import InferCall, Inputs, KnownModels, check_request, says_otherwise
+from tidegate.client.settings import RetrySettings, TlsSettings, Token
+from tidegate.errors import DependencyError, TidegateError
 from tidegate.wire.pairing import SignalPath
 from tidegate.wire.report import Headers, Latest
-
-LARGEST_MESSAGE_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class ServerDescription:
-    """What a server says about itself."""
-
-    name: str
-    version: str
-    extensions: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ListedModel:
-    """One version of a model on a server."""
-
-    name: str
-    version: str
-    ready: bool
-
-
-@dataclass(frozen=True)
-class ModelDescription:
-    """What a server says about one model."""
-
-    name: str
-    versions: tuple[str, ...]
-    platform: str
-    signature: Signature
-    properties: dict[str, str]
 
 
 class Client:
@@ -64,26 +47,35 @@ class Client:
         target: str,
         *,
         timeout_s: float = 5.0,
+        tls: TlsSettings | None = None,
+        token: Token | None = None,
+        retries: RetrySettings | None = None,
+        check_inputs: bool = True,
         maximum_message_bytes: int = LARGEST_MESSAGE_BYTES,
         report: Callable[[], Headers] | None = None,
     ) -> None:
         """Prepare a connection; the first call opens it.
 
         Args:
-            target: HOST:PORT.
+            target: HOST:PORT, or unix:PATH.
             timeout_s: deadline of each call that states none.
+            tls: encryption; None for plaintext.
+            token: bearer token, or what is asked for one before each call; refused without TLS beyond this machine.
+            retries: which calls are made again; None for the defaults.
+            check_inputs: hold the inputs against the model's metadata before they are sent. The metadata is asked for
+                once and kept; when it refuses, it is asked for again first.
             maximum_message_bytes: largest message that is sent or accepted.
             report: asked before each inference and each stream for the headers that say what runs on this device;
                 see tidegate.edge.update.report. The server's answer to it is `latest`.
 
         Raises:
-            ConfigError: the address or the timeout cannot be meant.
+            ConfigError: the address, the timeout, the token or a TLS file cannot be meant.
+            NotFoundError: a TLS file is not there.
             DependencyError: grpcio is not installed.
         """
-        if not timeout_s > 0:
-            raise ConfigError(f"timeout_s is {timeout_s}; expected more than 0", fix="give a time in seconds")
-        self._connection = Connection(target, maximum_message_bytes=maximum_message_bytes)
-        self._timeout_s = timeout_s
+        settings = ChannelSettings(target, timeout_s, maximum_message_bytes, tls, token, retries or RetrySettings())
+        self._connection = Connection(settings)
+        self._known = KnownModels() if check_inputs else None
         self._report = report
         self._latest: Latest | None = None
 
@@ -101,45 +93,20 @@ class Client:
         return self._connection.target
 
     def live(self) -> bool:
-        """Return whether the server process answers.
-
-        Raises:
-            UnavailableError: it cannot be reached.
-        """
-        from tidegate.wire import messages
-
-        return bool(self._call("ServerLive", messages.ServerLiveRequest()).live)
+        """Return whether the server process answers. Raises UnavailableError when it cannot be reached."""
+        return self._ask(calls.live())
 
     def ready(self) -> bool:
-        """Return whether all models are loaded and the server takes requests; false while it drains.
-
-        Raises:
-            UnavailableError: it cannot be reached.
-        """
-        from tidegate.wire import messages
-
-        return bool(self._call("ServerReady", messages.ServerReadyRequest()).ready)
+        """Return whether the server takes requests; false while it drains. Raises as `live` does."""
+        return self._ask(calls.ready())
 
     def model_ready(self, name: str, version: str = "") -> bool:
-        """Return whether a model is ready; an unknown model or version is not.
-
-        Raises:
-            UnavailableError: the server cannot be reached.
-        """
-        from tidegate.wire import messages
-
-        return bool(self._call("ModelReady", messages.ModelReadyRequest(name=name, version=version)).ready)
+        """Return whether a model is ready; an unknown one is not, or a NotFoundError, as the server has it."""
+        return self._ask(calls.model_ready(name, version))
 
     def server_metadata(self) -> ServerDescription:
-        """Return what the server says about itself.
-
-        Raises:
-            UnavailableError: it cannot be reached.
-        """
-        from tidegate.wire import messages
-
-        answer = self._call("ServerMetadata", messages.ServerMetadataRequest())
-        return ServerDescription(answer.name, answer.version, tuple(answer.extensions))
+        """Return what the server says about itself. Raises UnavailableError when it cannot be reached."""
+        return self._ask(calls.server_metadata())
 
     def models(self) -> tuple[ListedModel, ...]:
         """Return every version of every model that the server has.
@@ -148,37 +115,26 @@ class Client:
             DependencyError: the server does not offer the list, which is Triton's extension of the protocol.
             UnavailableError: it cannot be reached.
         """
-        from tidegate.wire import messages
-
-        answer = self._call("RepositoryIndex", messages.RepositoryIndexRequest())
-        return tuple(ListedModel(model.name, model.version, model.state == "READY") for model in answer.models)
+        return self._ask(calls.models())
 
     def model_metadata(self, name: str, version: str = "") -> ModelDescription:
-        """Return a model's signature, versions and properties.
+        """Ask for a model's signature, versions and properties; what is kept for checks is renewed.
 
         Raises:
             NotFoundError: the server has no such model or version.
             UnavailableError: the server cannot be reached.
         """
-        from tidegate.wire import messages
-
-        answer = self._call("ModelMetadata", messages.ModelMetadataRequest(name=name, version=version))
-        return ModelDescription(
-            name=answer.name,
-            versions=tuple(answer.versions),
-            platform=answer.platform,
-            signature=Signature(inputs=_specs(answer.inputs), outputs=_specs(answer.outputs)),
-            properties=dict(answer.properties),
-        )
+        return self._fetch(name, version, None)
 
     def infer(
         self,
         name: str,
-        inputs: Mapping[str, NDArray[Any]],
+        inputs: Inputs,
         *,
         version: str = "",
         outputs: Sequence[str] | None = None,
         request_id: str = "",
+        parameters: Mapping[str, Parameter] | None = None,
         timeout_s: float | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Run a model once.
@@ -189,7 +145,8 @@ class Client:
             version: empty for the server's choice.
             outputs: names wanted; None for all.
             request_id: given back by the server, shown in its log.
-            timeout_s: deadline of this call; None for the client's.
+            parameters: of the request, such as Triton's `priority`.
+            timeout_s: deadline of this call, the check of the inputs included; None for the client's.
 
         Returns:
             Array by output name. The arrays share memory with the answer and are read-only.
@@ -198,17 +155,38 @@ class Client:
             InputError: the inputs do not fit the model.
             NotFoundError: the server has no such model or version.
             ResourceError: a limit of the server, such as the message size.
-            ModelError: the model failed on the server.
+            ModelError: the model failed on the server, or its answer breaks the protocol.
             UnavailableError: the server cannot be reached or went away; DeadlineError: no answer in time.
         """
-        from tidegate.wire import messages
-        from tidegate.wire.tensors import read_outputs, write_inputs
+        message = self._infer(InferCall(name, inputs, version, outputs, request_id, parameters), timeout_s)
+        return read_arrays(message, self.target)
 
-        request = messages.ModelInferRequest(model_name=name, model_version=version, id=request_id)
-        write_inputs(request, {key: np.asarray(value) for key, value in inputs.items()})
-        for output in outputs or ():
-            request.outputs.add(name=output)
-        return read_outputs(self._reported_call("ModelInfer", request, timeout_s))
+    def infer_answer(
+        self,
+        name: str,
+        inputs: Inputs,
+        *,
+        version: str = "",
+        outputs: Sequence[str] | None = None,
+        request_id: str = "",
+        parameters: Mapping[str, Parameter] | None = None,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        """Run a model once and return the outputs with the version that ran, the id and the answer's parameters.
+
+        Arguments and errors are those of `infer`.
+        """
+        message = self._infer(InferCall(name, inputs, version, outputs, request_id, parameters), timeout_s)
+        return read_answer(message, self.target)
+
+    def infer_stream(self, *, timeout_s: float | None = None) -> InferStream:
+        """Open a stream of inferences (ModelStreamInfer of Triton's extensions): cheaper for many small requests.
+
+        Args:
+            timeout_s: of the whole stream; None: it may stay open.
+        """
+        headers = self._report() if self._report else ()
+        return InferStream(self._connection, headers=headers, timeout_s=timeout_s)
 
     def recognize(
         self,
@@ -238,18 +216,15 @@ class Client:
             StateError: the device's front end or prefilter and the server's model do not belong together.
             UnavailableError: the server cannot be reached; DeadlineError: it did not answer in the client's time.
         """
-        from tidegate.v1 import speech_pb2
-
-        config = speech_pb2.StreamingConfig(
-            model=model,
-            model_version=version,
-            encoding=speech_pb2.LINEAR16,
+        config = config_request(
             sample_rate_hz=sample_rate_hz,
+            model=model,
+            version=version,
             maximum_search_results=maximum_search_results,
             device_bundle=device_bundle,
         )
         headers = self._report() if self._report else ()
-        stream = RecognizeStream(self._connection, config, timeout_s=self._timeout_s, headers=headers)
+        stream = RecognizeStream(self._connection, config, timeout_s=self._timeout_s(None), headers=headers)
         answered = stream.answer_headers
         self._note_latest(answered)
         try:
@@ -271,31 +246,54 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(self, method: str, request: Any, timeout_s: float | None = None) -> Any:
+    def _infer(self, asked: InferCall, timeout_s: float | None) -> Any:
+        """Check, send, and return the ModelInferResponse."""
+        deadline_s = time.monotonic() + self._timeout_s(timeout_s)
+        if self._known is None:
+            return self._call_reported("ModelInfer", asked.message(), deadline_s)
+        if not self._known.lets_pass(self.target, asked):
+            self._check_anew(self._known, asked, deadline_s)
+        try:
+            return self._call_reported("ModelInfer", asked.message(), deadline_s)
+        except TidegateError as error:
+            if says_otherwise(error):
+                self._known.forget(asked.name)
+            raise
+
+    def _check_anew(self, known: KnownModels, asked: InferCall, deadline_s: float) -> None:
+        """Ask what the model takes, and hold the request against it."""
+        try:
+            model = self._fetch(asked.name, asked.version, deadline_s)
+        except DependencyError:
+            known.put(asked.name, asked.version, None)
+            return
+        check_request(self.target, model, asked)
+
+    def _fetch(self, name: str, version: str, deadline_s: float | None) -> ModelDescription:
+        model = self._ask(calls.model_metadata(name, version), deadline_s)
+        if self._known is not None:
+            self._known.put(name, version, model)
+        return model
+
+    def _ask(self, question: Question[Result], deadline_s: float | None = None) -> Result:
         from tidegate.wire.services import OPEN_INFERENCE
 
-        return self._connection.call(
-            OPEN_INFERENCE, method, request, self._timeout_s if timeout_s is None else timeout_s
-        )
+        left_s = self._timeout_s(None) if deadline_s is None else deadline_s - time.monotonic()
+        return question.read(self._connection.call(OPEN_INFERENCE, question.method, question.request, left_s))
 
-    def _reported_call(self, method: str, request: Any, timeout_s: float | None) -> Any:
+    def _call_reported(self, method: str, request: Any, deadline_s: float) -> Any:
         """Call with the device's report, if there is one, and keep the server's answer to it."""
         from tidegate.wire.services import OPEN_INFERENCE
 
+        left_s = deadline_s - time.monotonic()
         if self._report is None:
-            return self._call(method, request, timeout_s)
+            return self._connection.call(OPEN_INFERENCE, method, request, left_s)
         return self._connection.call(
-            OPEN_INFERENCE,
-            method,
-            request,
-            self._timeout_s if timeout_s is None else timeout_s,
-            headers=self._report(),
-            on_headers=self._note_latest,
+            OPEN_INFERENCE, method, request, left_s, headers=self._report(), on_headers=self._note_latest
         )
 
     def _note_latest(self, headers: Headers) -> None:
         self._latest = latest_in(headers) or self._latest
 
-
-def _specs(tensors: Any) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name=tensor.name, dtype=tensor.datatype, shape=tuple(tensor.shape)) for tensor in tensors)
+    def _timeout_s(self, timeout_s: float | None) -> float:
+        return self._connection.settings.timeout_s if timeout_s is None else check_timeout(timeout_s)

@@ -1,61 +1,42 @@
-"""One gRPC channel: its options, its calls, and the translation of what goes wrong on it."""
+"""The channels to one server, for threads: opened when first used, kept for all calls."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from importlib.metadata import version
-from types import ModuleType
 from typing import Any
 
-from tidegate.errors import ConfigError, DependencyError, StateError, TidegateError
+from tidegate.client.channel import ChannelSettings, credentials, import_grpc
+from tidegate.client.settings import authorization
+from tidegate.errors import TidegateError
 from tidegate.wire.report import Headers
-from tidegate.wire.status import error_of
-
-KEEPALIVE_MS = 20_000
-"""A peer that is silent this long is asked whether it still lives."""
-
-KEEPALIVE_TIMEOUT_MS = 10_000
-
-LARGEST_RECONNECT_WAIT_MS = 2_000
-"""After a server came back, calls reach it again within this time."""
-
-
-def import_grpc() -> ModuleType:
-    """Import grpc, which takes a while and is only needed once a server is called.
-
-    Raises:
-        DependencyError: grpcio or protobuf is not installed.
-    """
-    try:
-        import google.protobuf
-        import grpc
-    except ImportError as error:
-        raise DependencyError(
-            f"calling a server needs grpcio and protobuf: {error}", fix="pip install 'tidegate[client]'"
-        ) from error
-    del google
-    module: ModuleType = grpc
-    return module
 
 
 class Connection:
-    """A lazily connecting channel to one target. Safe to use from several threads."""
+    """One channel for the Open Inference Protocol and, once a stream of speech is opened, one for that.
 
-    def __init__(self, target: str, *, maximum_message_bytes: int) -> None:
+    Safe to use from several threads.
+    """
+
+    def __init__(self, settings: ChannelSettings) -> None:
         """Prepare the channel; nothing is sent.
 
         Raises:
-            ConfigError: `target` is not HOST:PORT.
+            ConfigError, NotFoundError: a file of the TLS settings cannot be used.
             DependencyError: grpcio is not installed.
         """
-        _check_target(target)
+        self.settings = settings
         self._grpc = import_grpc()
-        self.target = target
+        self._credentials = None if settings.tls is None else credentials(self._grpc, settings.tls)
         self._lock = threading.Lock()
         self._closed = False
-        self._channel = self._grpc.insecure_channel(target, options=_options(maximum_message_bytes))
+        self._channels: dict[bool, Any] = {}
         self._callables: dict[str, Any] = {}
+
+    @property
+    def target(self) -> str:
+        """The server's address as it was given."""
+        return self.settings.target
 
     def call(
         self,
@@ -74,52 +55,69 @@ class Connection:
             name: method.
             request: message.
             timeout_s: deadline.
-            headers: sent with the call.
+            headers: sent with the call, besides the token.
             on_headers: given the headers of the answer; None when they are not wanted.
 
         Raises:
             StateError: after close.
             TidegateError: the class that `tidegate.wire.status` has for the server's status.
         """
+        metadata = authorization(self.settings.token) + headers or None
         try:
             if on_headers is None:
-                return self._callable(service, name)(request, timeout=timeout_s, metadata=headers or None)
-            answer, call = self._callable(service, name).with_call(request, timeout=timeout_s, metadata=headers)
+                return self._callable(service, name)(request, timeout=timeout_s, metadata=metadata)
+            answer, call = self._callable(service, name).with_call(request, timeout=timeout_s, metadata=metadata)
             on_headers(call.initial_metadata())
             return answer
         except self._grpc.RpcError as error:
             raise self.translated(error) from error
         except ValueError as error:
             # grpc raises it for a channel that another thread closed in between.
-            raise self._closed_error() from error
+            raise self.settings.closed_error() from error
 
-    def open_stream(self, service: Any, name: str, requests: Any, *, headers: Headers = ()) -> Any:
-        """Start a call with a stream in both directions, without a deadline, and return grpc's call object."""
+    def open_stream(
+        self, service: Any, name: str, requests: Any, *, headers: Headers = (), timeout_s: float | None = None
+    ) -> Any:
+        """Start a call with a stream in both directions and return grpc's call object.
+
+        Args:
+            service: table of methods.
+            name: method.
+            requests: iterator of messages, which grpc's writer thread asks.
+            headers: sent with the call, besides the token.
+            timeout_s: of the whole stream; None: it may stay open.
+        """
+        metadata = authorization(self.settings.token) + headers or None
         try:
-            return self._callable(service, name)(requests, metadata=headers or None)
+            return self._callable(service, name)(requests, metadata=metadata, timeout=timeout_s)
         except ValueError as error:
-            raise self._closed_error() from error
+            raise self.settings.closed_error() from error
 
     def translated(self, error: Any) -> TidegateError:
         """Return our error for a grpc.RpcError (or a finished call, which has the same two methods)."""
-        return error_of(error.code().name, error.details() or "", peer=self.target)
+        return self.settings.error(error.code(), error.details())
 
     def close(self) -> None:
-        """Close the channel; calls under way end. Closing again does nothing."""
+        """Close the channels; calls under way end. Closing again does nothing."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        self._channel.close()
+        for channel in self._channels.values():
+            channel.close()
 
     def _callable(self, service: Any, name: str) -> Any:
+        path = f"/{service.name}/{name}"
+        found = self._callables.get(path)
+        if found is not None and not self._closed:
+            return found
         with self._lock:
             if self._closed:
-                raise self._closed_error()
-            path = f"/{service.name}/{name}"
+                raise self.settings.closed_error()
             if path not in self._callables:
                 method = service.method(name)
-                make = self._channel.stream_stream if method.streaming else self._channel.unary_unary
+                channel = self._channel(is_speech=service.name.startswith("tidegate."))
+                make = channel.stream_stream if method.streaming else channel.unary_unary
                 self._callables[path] = make(
                     path,
                     request_serializer=method.request.SerializeToString,
@@ -127,27 +125,12 @@ class Connection:
                 )
             return self._callables[path]
 
-    def _closed_error(self) -> StateError:
-        return StateError(f"{self.target}: the client is closed", fix="make a new Client")
-
-
-def _check_target(target: str) -> None:
-    host, _, port = target.rpartition(":")
-    if not target.startswith("unix:") and not (host and port.isdigit() and 0 < int(port) < 65536):
-        raise ConfigError(
-            f"server address {target!r}; expected HOST:PORT", fix="give an address such as 127.0.0.1:8001"
-        )
-
-
-def _options(maximum_message_bytes: int) -> list[tuple[str, int | str]]:
-    return [
-        ("grpc.max_send_message_length", maximum_message_bytes),
-        ("grpc.max_receive_message_length", maximum_message_bytes),
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        # A stream is silent while nobody speaks; the pings of that time must not be limited to two.
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", LARGEST_RECONNECT_WAIT_MS),
-        ("grpc.primary_user_agent", f"tidegate/{version('tidegate')}"),
-    ]
+    def _channel(self, *, is_speech: bool) -> Any:
+        if is_speech not in self._channels:
+            options = self.settings.options(is_speech=is_speech)
+            self._channels[is_speech] = (
+                self._grpc.insecure_channel(self.target, options=options)
+                if self._credentials is None
+                else self._grpc.secure_channel(self.target, self._credentials, options=options)
+            )
+        return self._channels[is_speech]

@@ -1,0 +1,116 @@
+"""The channels to one server, for asyncio: opened when first used, kept for all calls of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tidegate.client.channel import ChannelSettings, credentials, import_grpc
+from tidegate.client.settings import authorization
+from tidegate.errors import StateError, TidegateError, UnavailableError
+from tidegate.wire.report import Headers
+
+
+class AsyncConnection:
+    """As `Connection`, within one event loop: the one that runs at the first call."""
+
+    def __init__(self, settings: ChannelSettings) -> None:
+        """Prepare the channel; nothing is sent. Raises what `Connection` raises."""
+        self.settings = settings
+        self._grpc = import_grpc()
+        self._credentials = None if settings.tls is None else credentials(self._grpc, settings.tls)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._channels: dict[bool, Any] = {}
+        self._callables: dict[str, Any] = {}
+
+    @property
+    def target(self) -> str:
+        """The server's address as it was given."""
+        return self.settings.target
+
+    async def call(
+        self,
+        service: Any,
+        name: str,
+        request: Any,
+        timeout_s: float,
+        *,
+        headers: Headers = (),
+        on_headers: Callable[[Headers], None] | None = None,
+    ) -> Any:
+        """Make one unary call and return the answer; arguments and errors are those of `Connection.call`."""
+        metadata = authorization(self.settings.token) + headers or None
+        call = self._callable(service, name)(request, timeout=timeout_s, metadata=metadata)
+        try:
+            answer = await call
+            if on_headers is not None:
+                on_headers(tuple(await call.initial_metadata()))
+            return answer
+        except self._grpc.RpcError as error:
+            raise self.translated(error) from error
+        except asyncio.CancelledError as error:
+            # A channel that closes cancels its calls, which asyncio cannot tell from this task being cancelled.
+            if self._closed and not _is_cancelled():
+                raise UnavailableError(f"{self.target}: the client was closed", fix="make a new client") from error
+            raise
+
+    def open_stream(self, service: Any, name: str, *, headers: Headers = (), timeout_s: float | None = None) -> Any:
+        """Start a call with a stream in both directions and return grpc's call object, to read and write."""
+        metadata = authorization(self.settings.token) + headers or None
+        return self._callable(service, name)(metadata=metadata, timeout=timeout_s)
+
+    def translated(self, error: Any) -> TidegateError:
+        """Return our error for a grpc.aio.AioRpcError."""
+        return self.settings.error(error.code(), error.details())
+
+    async def close(self) -> None:
+        """Close the channels; calls under way end. Closing again does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        for channel in self._channels.values():
+            await channel.close()
+
+    def _callable(self, service: Any, name: str) -> Any:
+        self._check_usable()
+        path = f"/{service.name}/{name}"
+        if path not in self._callables:
+            method = service.method(name)
+            channel = self._channel(is_speech=service.name.startswith("tidegate."))
+            make = channel.stream_stream if method.streaming else channel.unary_unary
+            self._callables[path] = make(
+                path,
+                request_serializer=method.request.SerializeToString,
+                response_deserializer=method.response.FromString,
+            )
+        return self._callables[path]
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise self.settings.closed_error()
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise StateError(
+                f"{self.target}: this client belongs to another event loop", fix="make a client in each event loop"
+            )
+
+    def _channel(self, *, is_speech: bool) -> Any:
+        if is_speech not in self._channels:
+            options = self.settings.options(is_speech=is_speech)
+            self._channels[is_speech] = (
+                self._grpc.aio.insecure_channel(self.target, options=options)
+                if self._credentials is None
+                else self._grpc.aio.secure_channel(self.target, self._credentials, options=options)
+            )
+        return self._channels[is_speech]
+
+
+def _is_cancelled() -> bool:
+    """Return whether the running task was told to stop; before Python 3.11 nobody can say, so the call was."""
+    task = asyncio.current_task()
+    return sys.version_info >= (3, 11) and task is not None and task.cancelling() > 0

@@ -1,0 +1,131 @@
+"""What a gRPC channel is opened with, and what goes wrong on it in our own errors. The same for sync and asyncio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any
+
+from tidegate.client.settings import RetrySettings, TlsSettings, Token, check_target, check_token_is_safe
+from tidegate.errors import ConfigError, DependencyError, StateError, TidegateError
+from tidegate.wire.status import error_of
+
+LARGEST_MESSAGE_BYTES = 64 * 2**20
+
+KEEPALIVE_MS = 310_000
+"""A server that is silent this long during a call is asked whether it still lives. gRPC servers allow one such question
+in five minutes unless they were told otherwise, and end the connection after the third that comes too early."""
+
+SPEECH_KEEPALIVE_MS = 20_000
+"""On the connection for speech. Tidegate's server allows it; a dead network must be noticed while nobody speaks."""
+
+KEEPALIVE_TIMEOUT_MS = 10_000
+"""For the answer to that question, and for the acknowledgement of what was sent (TCP_USER_TIMEOUT, where there is one):
+a network that swallows a request is noticed after this time."""
+
+LARGEST_RECONNECT_WAIT_MS = 2_000
+"""After a server came back, calls reach it again within this time."""
+
+
+@dataclass(frozen=True)
+class ChannelSettings:
+    """All that a channel to one server needs."""
+
+    target: str
+    """HOST:PORT or unix:PATH"""
+    timeout_s: float
+    """deadline of each call that states none"""
+    maximum_message_bytes: int
+    """largest message that is sent or accepted"""
+    tls: TlsSettings | None
+    """None: plaintext"""
+    token: Token | None
+    retries: RetrySettings
+
+    def __post_init__(self) -> None:
+        """Check the address, the timeout and the token's safety.
+
+        Raises:
+            ConfigError: one of them cannot be meant.
+        """
+        check_target(self.target)
+        check_timeout(self.timeout_s)
+        check_token_is_safe(self.target, self.tls, self.token)
+
+    def options(self, *, is_speech: bool = False) -> list[tuple[str, int | str]]:
+        """Return grpc's channel arguments.
+
+        Args:
+            is_speech: for streams of speech, which are silent while nobody speaks.
+        """
+        options: list[tuple[str, int | str]] = [
+            ("grpc.max_send_message_length", self.maximum_message_bytes),
+            ("grpc.max_receive_message_length", self.maximum_message_bytes),
+            ("grpc.keepalive_time_ms", SPEECH_KEEPALIVE_MS if is_speech else KEEPALIVE_MS),
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+            ("grpc.initial_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", LARGEST_RECONNECT_WAIT_MS),
+            ("grpc.primary_user_agent", f"tidegate/{version('tidegate')}"),
+            ("grpc.service_config", self.retries.service_config()),
+        ]
+        if is_speech:
+            # The pings of a silent stream must not be limited to two.
+            options.append(("grpc.http2.max_pings_without_data", 0))
+        if self.retries.infer:
+            # grpc repeats no call that it could not keep a copy of; by default it keeps 256 KiB.
+            options.append(("grpc.per_rpc_retry_buffer_size", self.maximum_message_bytes))
+        if self.tls is not None and self.tls.server_name:
+            options.append(("grpc.ssl_target_name_override", self.tls.server_name))
+        return options
+
+    def error(self, code: Any, details: str | None) -> TidegateError:
+        """Return our error for the status of a call that failed.
+
+        Args:
+            code: grpc.StatusCode.
+            details: the status message.
+        """
+        text = details or ""
+        if code.name == "UNAVAILABLE" and "handshake failed" in text.lower():
+            text += ". What to do: compare the authorities, this client's certificate and the server's name, "
+            text += "or whether the server encrypts at all"
+        return error_of(code.name, text, peer=self.target)
+
+    def closed_error(self) -> StateError:
+        """Return what is raised for a call after close."""
+        return StateError(f"{self.target}: the client is closed", fix="make a new client")
+
+
+def check_timeout(timeout_s: float) -> float:
+    """Return the timeout.
+
+    Raises:
+        ConfigError: not more than 0.
+    """
+    if not timeout_s > 0:
+        raise ConfigError(f"timeout_s is {timeout_s}; expected more than 0", fix="give a time in seconds")
+    return timeout_s
+
+
+def credentials(grpc: ModuleType, tls: TlsSettings) -> Any:
+    """Return grpc's channel credentials. Raises what `TlsSettings.pem` raises."""
+    return grpc.ssl_channel_credentials(*tls.pem())
+
+
+def import_grpc() -> ModuleType:
+    """Import grpc, which takes a while and is only needed once a server is called.
+
+    Raises:
+        DependencyError: grpcio or protobuf is not installed.
+    """
+    try:
+        import google.protobuf
+        import grpc
+    except ImportError as error:
+        raise DependencyError(
+            f"calling a server needs grpcio and protobuf: {error}", fix="pip install 'tidegate[client]'"
+        ) from error
+    del google
+    module: ModuleType = grpc
+    return module
