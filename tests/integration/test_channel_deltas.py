@@ -79,6 +79,17 @@ def between(*numbers: tuple[int, int]) -> set[str]:
     return {delta_target(digest(old), digest(new)) for old, new in pairs}
 
 
+def test_a_roll_back_has_deltas_from_the_releases_that_it_takes_back(
+    tmp_path: Path, channel: Channel, keys: KeyRing
+) -> None:
+    for number in (1, 2, 3):
+        channel.publish(release(tmp_path, number), track="stable", keys=keys)
+
+    channel.roll_back("tiny", track="stable", version="1.1.0", reason="mishears", keys=keys)
+
+    assert deltas_of(channel) == between((3, 1), (2, 1))
+
+
 def test_the_model_of_this_test_is_one() -> None:
     onnx.load_from_string(model(1))
 

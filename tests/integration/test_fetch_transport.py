@@ -576,3 +576,15 @@ def test_the_server_learns_who_asks(site: FaultServer) -> None:
     site.rules["file"] = note
     Transport(FetchSettings(user_agent="kiosk/1.0", proxy="")).get(f"{site.url}/file", len(DATA))
     assert heard == ["kiosk/1.0", "identity"]
+
+
+def test_where_nobody_listens_the_message_names_host_and_port(partial: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    transport = Transport(QUICK)
+    try:
+        with pytest.raises(UnavailableError, match=rf": 127\.0\.0\.1:{port}: .*refused") as raised:
+            transport.resume(f"http://127.0.0.1:{port}/file", partial, len(DATA))
+    finally:
+        transport.close()
+    assert "_Watched" not in raised.value.message

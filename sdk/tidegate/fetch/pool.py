@@ -81,6 +81,9 @@ class SpeedWatch:
 
 
 class _Watched(HTTPConnection):
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"  # how urllib3's messages begin
+
     def connect(self) -> None:
         super().connect()
         _guard(self)
@@ -91,6 +94,9 @@ class _Watched(HTTPConnection):
 
 
 class _WatchedTls(HTTPSConnection):
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"  # how urllib3's messages begin
+
     def connect(self) -> None:
         super().connect()
         _guard(self)

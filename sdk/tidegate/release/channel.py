@@ -175,11 +175,14 @@ class Channel:
         keys: KeyRing,
         staged: bool = False,
         in_turns: bool = False,
+        delta_bases: int = BASES,
     ) -> Change:
         """Offer older content under a higher counter, to every device at once, and withdraw what is newer."""
-        return self._apply(
-            model, lambda tracks, stamp: offers.roll_back(tracks, track, version, reason, stamp), keys, staged, in_turns
-        )
+
+        def rule(tracks: Tracks, stamp: Stamp) -> dict[str, Track]:
+            return offers.roll_back(tracks, track, version, reason, stamp)
+
+        return self._apply(model, rule, keys, staged, in_turns, delta_bases)
 
     def withdraw(
         self,

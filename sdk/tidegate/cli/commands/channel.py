@@ -68,6 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     rollback.add_argument("--track", required=True, help="where")
     rollback.add_argument("--to", required=True, metavar="VERSION", help="of any track of the model")
     rollback.add_argument("--reason", required=True, help="why, in a few words")
+    add_deltas(rollback)
     add_change(rollback)
     rollback.set_defaults(act=_roll_back)
 
@@ -189,6 +190,7 @@ def _roll_back(arguments: argparse.Namespace) -> int:
         keys=key_ring(arguments),
         staged=arguments.staged,
         in_turns=arguments.draft is not None,
+        delta_bases=arguments.deltas,
     )
     print_change(change, arguments)
     return 0
