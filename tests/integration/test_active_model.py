@@ -234,6 +234,16 @@ def test_a_record_that_cannot_be_read_leaves_what_runs_and_starts_the_factorys(d
         np.testing.assert_array_equal(model(X), X)
 
 
+def test_what_a_dead_updater_was_leaving_is_not_started_again(device: Device) -> None:
+    two, three = device.version(2), device.version(3)
+    device.activate(three, previous=two, phase=State.ROLLING_BACK)
+    with device.open() as model:
+        np.testing.assert_array_equal(model(X), X * 2)
+    Layout(device.directory).store.path(two.variant_sha256).unlink()
+    with device.open() as model:
+        np.testing.assert_array_equal(model(X), X)
+
+
 def test_a_new_counter_for_the_same_content_is_counted_apart(device: Device) -> None:
     two = device.version(2)
     device.activate(two)

@@ -26,9 +26,16 @@ def identity(slot: Slot) -> Identity:
 
 
 def ladder_of(record: Record) -> list[Slot]:
-    """Return the active, the previous and the factory version, each once."""
+    """Return the active, the previous and the factory version, each once.
+
+    An updater that died in the middle of a roll-back may not come again for hours: what it was leaving stands last.
+    """
+    if record.phase is State.ROLLING_BACK:
+        order = (record.previous, record.factory, record.active)
+    else:
+        order = (record.active, record.previous, record.factory)
     ladder: dict[Identity, Slot] = {}
-    for slot in (record.active, record.previous, record.factory):
+    for slot in order:
         if slot is not None:
             ladder.setdefault(identity(slot), slot)
     return list(ladder.values())
