@@ -91,6 +91,10 @@ class Inference(NamedTuple):
 
     served: ServedModel
     outputs: dict[str, NDArray[Any]]
+    queue_ns: int = 0
+    """from the request's arrival in the core to the start of its run; as the next, counted for observers only"""
+    compute_ns: int = 0
+    """from there to the end of the run, with joining and splitting"""
 
 
 Finish = Callable[[Inference | None, TidegateError | None], None]
@@ -264,6 +268,7 @@ class Core:
             [array.shape[1:] for array in arrays] if batcher.batched and rows else [array.shape for array in arrays]
         )
         known = served.output_names
+        timed = bool(self._observers)
 
         def done(outputs: Arrays | None, error: TidegateError | None) -> None:
             try:
@@ -275,12 +280,16 @@ class Core:
                 by_name = dict(zip(known, outputs, strict=True))
                 if names is not known:
                     by_name = {name: by_name[name] for name in names}
+                queue_ns = job.started_ns - began_ns if timed else 0
+                compute_ns = time.monotonic_ns() - job.started_ns if timed else 0
                 finish(
                     Inference(
                         served,
                         by_name
                         if len(names) == len(known) and names == known
                         else {name: by_name[name] for name in names},
+                        queue_ns,
+                        compute_ns,
                     ),
                     None,
                 )
@@ -291,7 +300,7 @@ class Core:
         if request.timeout_s:
             last_s = time.monotonic() + request.timeout_s
             deadline_s = last_s if deadline_s is None else min(deadline_s, last_s)
-        return Job(
+        job = Job(
             arrays,
             key=key,
             rows=rows,
@@ -301,6 +310,7 @@ class Core:
             deadline_s=deadline_s,
             gone=caller.gone,
         )
+        return job
 
     def _observed(self, request: Request, caller: Caller, finish: Finish, began_ns: int) -> Finish:
         def told(answer: Inference | None, error: TidegateError | None) -> None:

@@ -114,6 +114,8 @@ class ServedModel:
     memory_bytes: int = 0
     """what the process grew by while this version was loaded; 0 where it cannot be told"""
     usage: Usage = field(default_factory=Usage)
+    reference_profile: bytes | None = None
+    """the bundle's, as it is in the file; what values are counted against"""
 
     @property
     def name(self) -> str:
@@ -241,6 +243,7 @@ def load_bundle(
             ),
             statistics=statistics,
             memory_bytes=max(0, resident_bytes() - before_bytes),
+            reference_profile=bundle.reference_profile(),
         )
     except BaseException:
         model.close()

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
+
+BOUNDS_NS = tuple(round(step * 10**power) for power in (5, 6, 7, 8, 9) for step in (1, 2.5, 5))
+"""Upper ends of the bins of times: .1, .25, .5, 1 ms and so on to 5 s. A last bin takes what is longer."""
 
 
 @dataclass
@@ -23,6 +27,11 @@ class Duration:
         """Count `count` events of `ns` each."""
         self.count += count
         self.ns += ns * count
+
+
+def empty_bins() -> list[int]:
+    """Return a count of 0 for each bin of times."""
+    return [0] * (len(BOUNDS_NS) + 1)
 
 
 @dataclass
@@ -61,6 +70,10 @@ class Counts:
     """milliseconds since the epoch"""
     batches: dict[int, BatchCounts] = field(default_factory=dict)
     """by number of rows"""
+    queue_bins: list[int] = field(default_factory=empty_bins)
+    """requests by their time in the queue"""
+    infer_bins: list[int] = field(default_factory=empty_bins)
+    """runs by their time in the runtime"""
 
 
 class Statistics:
@@ -83,6 +96,7 @@ class Statistics:
             batch.compute_input.add(input_ns)
             batch.compute_infer.add(infer_ns)
             batch.compute_output.add(output_ns)
+            counts.infer_bins[bisect_left(BOUNDS_NS, infer_ns)] += 1
             counts.executions += 1
             counts.inferences += rows
             counts.last_inference_ms = time.time_ns() // 1_000_000
@@ -93,6 +107,7 @@ class Statistics:
             counts = self._counts
             (counts.success if ok else counts.fail).add(whole_ns)
             counts.queue.add(queue_ns)
+            counts.queue_bins[bisect_left(BOUNDS_NS, queue_ns)] += 1
 
     def refused(self) -> None:
         """Count one request that found the queue full."""
@@ -114,4 +129,6 @@ class Statistics:
                 rows: BatchCounts(replace(one.compute_input), replace(one.compute_infer), replace(one.compute_output))
                 for rows, one in now.batches.items()
             }
-            return replace(now, **copies, batches=batches)
+            copied = replace(now, **copies, batches=batches)
+            copied.queue_bins, copied.infer_bins = list(now.queue_bins), list(now.infer_bins)
+            return copied
