@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format bench train clean
+.PHONY: demo test check format bench train conformance clean
 
 demo: $(VENV)/.edge-and-cloud          ## real audio through the device path and the cloud path
 	$(BIN)/python examples/voice_commands/demo.py
@@ -26,6 +26,12 @@ bench: $(VENV)/.dev                    ## what our own wrapper costs, and the ex
 	$(BIN)/python -m tidegate.bench.overhead tests/data/dense.tflite
 	$(BIN)/python -m tidegate.bench.overhead tests/data/dense.onnx
 	$(BIN)/tidegate bench examples/voice_commands/voice-commands.tide
+
+conformance: $(VENV)/.dev              ## TUF's own suite; tests/conformance/README.md says how to get it
+	@test -n "$(SUITE)" -a -n "$(SUITE_PYTHON)" || \
+	  { echo "make conformance SUITE=DIR SUITE_PYTHON=PATH: see tests/conformance/README.md" >&2; exit 2; }
+	cd $(SUITE) && $(SUITE_PYTHON) -m pytest tuf_conformance \
+	  --entrypoint "$(CURDIR)/$(BIN)/python $(CURDIR)/tests/conformance/tuf_client.py"
 
 train: $(VENV)/.train                  ## train the example again; needs the Debian packages espeak-ng, flite and sox
 	$(BIN)/python examples/voice_commands/train.py --work build/voice_commands

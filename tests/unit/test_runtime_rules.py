@@ -76,6 +76,8 @@ def test_output_shapes(inputs: Any, outputs: Any, shapes: Any, expected: Any) ->
         ("onnxruntime 1.31.1", "1.31.1", True),
         ("onnxruntime 1.9.0", "1.10", False),
         ("ai_edge_litert 2.3.0", "10.0", False),
+        ("ai_edge_litert 2.3", "2.3.0", True),
+        ("ai_edge_litert 2.3", "2.3.1", False),
     ],
 )
 def test_runtime_suffices(runtime: str, minimum: str, expected: bool) -> None:

@@ -136,4 +136,6 @@ def _check_readable(path: Path) -> None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+    found = [int(number) for number in re.findall(r"\d+", version)[:3]]
+    # 2.1 and 2.1.0 are the same version.
+    return (*found, *([0] * (3 - len(found))))
