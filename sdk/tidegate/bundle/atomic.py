@@ -11,7 +11,7 @@ from pathlib import Path
 from tidegate.errors import ConfigError, NotFoundError, ResourceError
 
 
-def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
+def write_atomically(path: Path, chunks: Iterable[bytes], *, mode: int = 0o666) -> None:
     """Replace `path` with the concatenation of `chunks`; after any failure the old file stands as it was.
 
     The bytes go to a temporary file in the same directory, are flushed to the disk, and take the name in one step;
@@ -26,8 +26,8 @@ def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
         raise ConfigError(f"{path} is a directory; a file is to be written there", fix="name a file inside it")
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}.part")
     try:
-        # Mode 0o666 lets the user's umask decide, as for any file that a program writes.
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        # The usual mode, 0o666, lets the user's umask decide, as for any file that a program writes.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFoundError(f"{path.parent} is not a directory", fix="make the directory first") from error
     except OSError as error:
