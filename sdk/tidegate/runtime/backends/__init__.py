@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 from tidegate.errors import ConfigError, DependencyError
@@ -51,18 +51,37 @@ def open_model(backend: str, file: ModelFile) -> Backend:
     return cast("Callable[[ModelFile], Backend]", _module_attribute(backend, "open_model"))(file)
 
 
-def installed_backends() -> dict[str, str]:
+def installed_backends() -> Mapping[str, str]:
     """Return the backends whose runtime imports here, each with the runtime's name and version.
 
-    Imports every runtime that is installed: an installed package that does not import is not counted.
+    A runtime is imported when it is first asked for: an installed package that does not import is not counted, and one
+    that nobody asks for costs no memory.
     """
-    found: dict[str, str] = {}
-    for backend in BACKENDS:
-        try:
-            found[backend] = runtime_of(backend)
-        except DependencyError:
-            continue
-    return found
+    return _InstalledBackends()
+
+
+class _InstalledBackends(Mapping[str, str]):
+    def __init__(self) -> None:
+        self._found: dict[str, str | None] = {}
+
+    def __getitem__(self, backend: str) -> str:
+        if backend not in BACKENDS:
+            raise KeyError(backend)
+        if backend not in self._found:
+            try:
+                self._found[backend] = runtime_of(backend)
+            except DependencyError:
+                self._found[backend] = None
+        runtime = self._found[backend]
+        if runtime is None:
+            raise KeyError(backend)
+        return runtime
+
+    def __iter__(self) -> Iterator[str]:
+        return (backend for backend in BACKENDS if backend in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _module_attribute(backend: str, attribute: str) -> object:
