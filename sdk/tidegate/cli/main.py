@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "metrics with bounds, parity of variants, verdict on acceptance criteria",
     "verify": "check digests, schema and the golden fixture on every runnable variant",
     "run": "run a model once on arrays from an .npz file",
+    "predict": "run a bundle on every row of a file or directory",
     "listen": "audio in, transcript and search results out",
     "serve": "serve bundles over gRPC",
     "call": "call a model on a server once",
