@@ -10,7 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from tidegate.errors import ResourceError, TidegateError
+from tidegate.cloud.rate import Rate, RateLimiter
+from tidegate.errors import AccessError, ResourceError, TidegateError
+
+REFUSALS = Rate(per_second=1, burst=1000)
+"""Calls of strangers are recorded no faster than this, all together, so that nobody can fill the disk."""
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +53,7 @@ class AuditLog:
         """
         self._path = path
         self._lock = threading.Lock()
+        self._refusals = RateLimiter(REFUSALS)
         try:
             self._append(b"")
         except OSError as error:
@@ -58,6 +63,8 @@ class AuditLog:
 
     def record(self, *, who: str, peer: str, call: str, model: str, error: TidegateError | None) -> None:
         """Append one entry. A disk that refuses is told of in the log, together with the entry."""
+        if isinstance(error, AccessError) and not self._may_record_refusal():
+            return
         entry = AuditEntry(
             time=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             who=who,
@@ -72,6 +79,13 @@ class AuditLog:
             self._append(line)
         except OSError as failed:
             log.error("the audit log %s takes no entry (%s): %s", self._path, failed.strerror, line.decode().strip())
+
+    def _may_record_refusal(self) -> bool:
+        try:
+            self._refusals.take("refusals")
+        except ResourceError:
+            return False
+        return True
 
     def _append(self, line: bytes) -> None:
         with self._lock:
