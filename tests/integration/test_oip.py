@@ -301,7 +301,7 @@ def test_an_oversized_request_is_refused_and_the_server_serves_on(call: Call) ->
 
 def test_an_unknown_method_is_unimplemented(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/inference.GRPCInferenceService/ModelConfig")(b"", timeout=30)
+        channel.unary_unary("/inference.GRPCInferenceService/ModelExplain")(b"", timeout=30)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -337,6 +337,6 @@ def test_reflection_describes_every_service(channel: grpc.Channel, version: str)
     services = {service.name for service in listed.list_services_response.service}
     assert {OPEN_INFERENCE.name, "tidegate.v1.Speech", "grpc.health.v1.Health"} <= services
     for answer, package in ((inference, "inference"), (speech, "tidegate.v1")):
-        (raw,) = answer.file_descriptor_response.file_descriptor_proto
+        raw = answer.file_descriptor_response.file_descriptor_proto[0]
         assert descriptor_pb2.FileDescriptorProto.FromString(raw).package == package
     assert unknown.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]

@@ -28,6 +28,8 @@ from tidegate.wire.status import code_of, text_of
 Unary = Callable[[Any], Any]
 Streaming = Callable[[Iterator[Any], Any], Iterator[Any]]
 
+Commanded = Callable[[Any, Caller], Any]
+
 BeginUnary = Callable[[Any, Caller, Reply], None]
 """Begins a parsed request; must not block, and tells the outcome to the reply exactly once."""
 
@@ -40,8 +42,8 @@ class Behaviours:
     """request message to response message, at once"""
     begun: Mapping[str, BeginUnary]
     """counted as work until the answer is out; a draining server begins none"""
-    blocking: Mapping[str, Unary]
-    """request message to response message, in its own time"""
+    blocking: Mapping[str, Commanded]
+    """request message and caller to response message, in its own time"""
 
 
 def unary_handlers(
@@ -58,24 +60,26 @@ def unary_handlers(
     """
     handlers: dict[str, Any] = {}
     for method in service.methods:
+        if method.streaming:
+            continue
         if method.name in behaviours.begun:
             begin = _begun(method, behaviours.begun[method.name], work, reception)
             handlers[method.name] = _waiting(begin) if direct is None else direct.handler(begin)
         elif method.name in behaviours.quick and direct is not None:
             handlers[method.name] = direct.handler(_quick(method, behaviours.quick[method.name]))
         else:
-            behaviour = behaviours.quick.get(method.name) or behaviours.blocking[method.name]
-            handlers[method.name] = _in_pool(method, behaviour)
+            handlers[method.name] = _in_pool(method, behaviours)
     return service.name, handlers
 
 
-def streaming_handler(method: Method, behaviour: Streaming, slots: StreamSlots) -> Any:
+def streaming_handler(method: Method, behaviour: Streaming, slots: StreamSlots, *, parsed: bool = True) -> Any:
     """Return the handler of one streaming method; each stream takes one of `slots`.
 
     Args:
         method: from the service's table.
         behaviour: gets parsed requests and grpc's context, yields response messages.
         slots: the server's streams.
+        parsed: False hands requests on as bytes, to a behaviour that outlives one that is malformed.
     """
     import grpc
 
@@ -83,7 +87,8 @@ def streaming_handler(method: Method, behaviour: Streaming, slots: StreamSlots) 
         try:
             slot = slots.take()
             ContextCaller(context).when_over(slot.release)
-            yield from behaviour((_parsed(method, raw) for raw in raw_requests), context)
+            requests = (_parsed(method, raw) for raw in raw_requests) if parsed else raw_requests
+            yield from behaviour(requests, context)
         except TidegateError as error:
             abort(context, error)
 
@@ -146,12 +151,17 @@ def _waiting(begin: Begin) -> Any:
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
-def _in_pool(method: Method, behaviour: Unary) -> Any:
+def _in_pool(method: Method, behaviours: Behaviours) -> Any:
     import grpc
+
+    quick = behaviours.quick.get(method.name)
 
     def handle(raw: bytes, context: Any) -> Any:
         try:
-            return behaviour(_parsed(method, raw))
+            request = _parsed(method, raw)
+            if quick is not None:
+                return quick(request)
+            return behaviours.blocking[method.name](request, ContextCaller(context))
         except TidegateError as error:
             abort(context, error)
 

@@ -5,6 +5,8 @@ Where the protocol is silent or its dialects differ, this is what happens here:
 - Answers are raw, whether the request was raw or typed (Triton; the protocol leaves it to the server).
 - ModelReady of an unknown model or version is `ready: false`, not an error (Triton).
 - Status codes are those of Triton; a request that is not valid protobuf is INVALID_ARGUMENT, since it is the caller's.
+- Parameters that nobody here knows are left alone, as the protocol's parameters extension has it; those that would
+  change where tensors lie (shared memory) are refused.
 - An empty version is the highest, by the order of semantic versions. `model_version` of an answer is always filled.
 - An axis of size 0 is a tensor like any other where the signature leaves the axis free.
 - Metadata carries the protocol's `properties`; Triton has no field there, MLServer another one. `tidegate.NAME` are
@@ -13,14 +15,18 @@ Where the protocol is silent or its dialects differ, this is what happens here:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 from tidegate.bundle.manifest import TensorSpec
+from tidegate.cloud.classification import PARAMETER, check_classifiable, classified
 from tidegate.cloud.core import Caller, Core, Inference, Request
 from tidegate.cloud.direct import Reply
 from tidegate.cloud.lifecycle import State
+from tidegate.cloud.model_config import model_config, model_statistics
 from tidegate.cloud.repository import ServedModel
+from tidegate.cloud.repository_control import check_index_request
 from tidegate.convert.mirrors import oip
 from tidegate.errors import InputError, TidegateError
 from tidegate.wire import messages
@@ -28,8 +34,21 @@ from tidegate.wire.tensors import read_inputs, write_outputs
 
 SERVER_NAME = "tidegate"
 
-EXTENSIONS = ("binary_tensor_data", "repository_index")
-"""Raw contents, by Triton's name; and of Triton's `model_repository` the index only, so by a name of our own."""
+EXTENSIONS = (
+    "classification",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "logging",
+)
+"""By Triton's names."""
+
+SHARED_MEMORY = "shared_memory_region"
+"""Parameter of a tensor that lies in shared memory."""
 
 INDEX_STATE = {
     State.LOADING: "LOADING",
@@ -39,6 +58,10 @@ INDEX_STATE = {
     State.UNLOADED: "UNAVAILABLE",
 }
 """Triton's word for a version that cannot be called now; READY stands for one that draining keeps away."""
+
+
+Respond = Callable[[Any, TidegateError | None], None]
+"""Told exactly once, from any thread: the ModelInferResponse, or None and the error."""
 
 
 class InferenceServicer:
@@ -79,30 +102,65 @@ class InferenceServicer:
     def model_infer(self, request: Any, caller: Caller, reply: Reply) -> None:
         """Begin to run the model; the answer is raw, whatever the request was."""
 
-        def finish(inference: Inference | None, error: TidegateError | None) -> None:
-            if inference is None:
-                reply(None, error)
-                return
-            response = messages.ModelInferResponse(
-                model_name=inference.served.name, model_version=inference.served.version, id=request.id
-            )
-            try:
-                write_outputs(response, inference.outputs)
-                answer = response.SerializeToString()
-            except TidegateError as unwritable:
-                reply(None, unwritable)
-                return
-            reply(answer, None)
+        def finish(response: Any, error: TidegateError | None) -> None:
+            reply(None if response is None else response.SerializeToString(), error)
 
+        self.begin(request, caller, finish, inline=True)
+
+    def begin(self, request: Any, caller: Caller, finish: Respond, *, inline: bool) -> None:
+        """Begin one ModelInferRequest; its ModelInferResponse, or the error, is told to `finish`; nothing is raised.
+
+        Args:
+            request: parsed.
+            caller: whose deadline counts.
+            finish: told exactly once, from any thread.
+            inline: whether a run that is known to be short may be done on this thread.
+        """
         try:
+            top = _classifications(request)
+            if top:
+                served = self._core.repository.find(request.model_name, request.model_version)
+                for name in top:
+                    check_classifiable(served, name)
             asked = _asked(request)
         except TidegateError as error:
-            reply(None, error)
+            finish(None, error)
             return
-        self._core.begin(asked, caller, finish, inline=True)
+
+        def answered(inference: Inference | None, error: TidegateError | None) -> None:
+            if inference is None:
+                finish(None, error)
+                return
+            response = messages.ModelInferResponse(
+                model_name=inference.served.name, model_version=inference.served.version, id=asked.id
+            )
+            outputs = inference.outputs
+            if top:
+                outputs = {
+                    name: classified(inference.served, name, array, top[name]) if name in top else array
+                    for name, array in outputs.items()
+                }
+            try:
+                write_outputs(response, outputs)
+            except TidegateError as unwritable:
+                finish(None, unwritable)
+                return
+            finish(response, None)
+
+        self._core.begin(asked, caller, answered, inline=inline)
+
+    def model_config(self, request: Any) -> Any:
+        """Triton's configuration of a version; no name asks for the only model."""
+        served = self._core.repository.find(request.name or self._core.repository.only_name(), request.version)
+        return messages.ModelConfigResponse(config=model_config(served))
+
+    def model_statistics(self, request: Any) -> Any:
+        """Triton's counters, of one version, of all of a model, or of everything."""
+        return model_statistics(self._core.repository, request.name, request.version)
 
     def repository_index(self, request: Any) -> Any:
         """Every version that is or was here, in Triton's states; one that draining or a failure keeps away says why."""
+        check_index_request(request)
         draining = not self._core.ready
         response = messages.RepositoryIndexResponse()
         for status in self._core.repository.statuses():
@@ -134,6 +192,31 @@ def _asked(request: Any) -> Request:
         priority=_number(parameters, "priority") if parameters else 0,
         timeout_s=_number(parameters, "timeout") / 1e6 if parameters else 0.0,
     )
+
+
+def _classifications(request: Any) -> dict[str, int]:
+    """Return how many highest values are asked for, by output.
+
+    Raises:
+        InputError: not a number from 1; or a tensor lies in shared memory, of which there is none here.
+    """
+    found: dict[str, int] = {}
+    for kind, tensors in (("input", request.inputs), ("output", request.outputs)):
+        for tensor in tensors:
+            parameters = tensor.parameters
+            if not parameters:
+                continue
+            if SHARED_MEMORY in parameters:
+                raise InputError(
+                    f"{kind} {tensor.name!r} lies in shared memory, which this server does not offer",
+                    fix="send it in the request",
+                )
+            if kind == "output" and PARAMETER in parameters:
+                count = _number(parameters, PARAMETER)
+                if not count:
+                    raise InputError(f"parameter {PARAMETER!r} of output {tensor.name!r} is 0", fix="ask for 1 or more")
+                found[tensor.name] = count
+    return found
 
 
 def _number(parameters: Any, name: str) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tidegate.cloud.core import Admission, Core, Observer
 from tidegate.cloud.devices import Reception
 from tidegate.cloud.repository import ReloadReport, Repository, RepositorySettings
+from tidegate.cloud.repository_control import ControlGuard, RepositoryControl, is_public
 from tidegate.cloud.sources import BundleFiles, Source
 from tidegate.cloud.watching import Watcher
 from tidegate.cloud.work import StreamSlots, Work
@@ -51,6 +52,8 @@ class ServerSettings:
     """longest speech segment"""
     reflection: bool = True
     """whether clients may ask for the services' descriptors"""
+    model_control: bool | None = None
+    """whether clients may load and unload models; None: only where no other machine reaches the address"""
     direct: bool = True
     """whether unary calls go without a thread of their own, where this grpcio allows it"""
     share_port: bool = False
@@ -93,6 +96,7 @@ class Server:
         source: Source | None = None,
         admissions: Sequence[Admission] = (),
         observers: Sequence[Observer] = (),
+        guards: Sequence[ControlGuard] = (),
         on_reload: Callable[[ReloadReport], None] = lambda report: None,
     ) -> None:
         """Note what to serve; nothing is loaded or opened yet.
@@ -110,6 +114,7 @@ class Server:
             source: where versions come from instead of `bundles`.
             admissions: asked before every inference request.
             observers: told after every inference request.
+            guards: asked before every command to load or unload, and told what came of it.
             on_reload: told what the watcher changed or could not load.
 
         Raises:
@@ -136,6 +141,10 @@ class Server:
             on_change=self._follow,
         )
         self.core = Core(self.repository, self._work, admissions=admissions, observers=observers)
+        allowed = self._settings.model_control
+        self._control = RepositoryControl(
+            self.core, enabled=not is_public(listen) if allowed is None else allowed, guards=guards
+        )
         self._watcher = (
             Watcher(self.repository, interval_s=self._settings.watch_interval_s, on_report=on_reload)
             if self._settings.watch_interval_s
@@ -273,6 +282,7 @@ class Server:
             maximum_segment_s=self._settings.maximum_segment_s,
             reflection=self._settings.reflection,
             direct=self._settings.direct,
+            control=self._control,
         )
 
     def _close(self, *, free_models: bool) -> None:

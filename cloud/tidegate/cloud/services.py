@@ -12,7 +12,10 @@ from tidegate.cloud.direct import DirectPool, supported
 from tidegate.cloud.handlers import Behaviours, streaming_handler, unary_handlers
 from tidegate.cloud.inference import InferenceServicer
 from tidegate.cloud.repository import served_names
+from tidegate.cloud.repository_control import RepositoryControl
 from tidegate.cloud.speech import SpeechServicer
+from tidegate.cloud.streaming_inference import StreamingInference
+from tidegate.cloud.trace_log import SHARED_MEMORY_METHODS, LogSettings, no_shared_memory, no_trace_settings
 from tidegate.cloud.work import StreamSlots
 from tidegate.errors import DependencyError
 from tidegate.v1 import speech_pb2
@@ -63,6 +66,7 @@ def add_services(
     maximum_segment_s: float,
     reflection: bool,
     direct: bool,
+    control: RepositoryControl,
 ) -> Health:
     """Register all services on a grpc server and return what sets their health.
 
@@ -74,6 +78,7 @@ def add_services(
         maximum_segment_s: longest speech segment.
         reflection: whether to serve descriptors.
         direct: whether unary calls may go without a thread of their own (see `tidegate.cloud.direct`).
+        control: takes commands to load and unload.
 
     Raises:
         DependencyError: the health or reflection package is not installed.
@@ -82,7 +87,7 @@ def add_services(
         from grpc_health.v1 import health
     except ImportError as error:
         raise _missing(error) from error
-    _add(server, *_inference(core, reception, direct))
+    _add(server, *_inference(core, slots, reception, control, direct))
     _add(server, *_speech(core, slots, reception, maximum_segment_s))
     servicer = health.HealthServicer()
     _add_health(server, servicer)
@@ -91,7 +96,9 @@ def add_services(
     return Health(servicer, core)
 
 
-def _inference(core: Core, reception: Reception, direct: bool) -> tuple[str, dict[str, Any]]:
+def _inference(
+    core: Core, slots: StreamSlots, reception: Reception, control: RepositoryControl, direct: bool
+) -> tuple[str, dict[str, Any]]:
     servicer = InferenceServicer(core)
     behaviours = Behaviours(
         quick={
@@ -101,12 +108,23 @@ def _inference(core: Core, reception: Reception, direct: bool) -> tuple[str, dic
             "ServerMetadata": servicer.server_metadata,
             "ModelMetadata": servicer.model_metadata,
             "RepositoryIndex": servicer.repository_index,
+            "ModelConfig": servicer.model_config,
+            "ModelStatistics": servicer.model_statistics,
+            "TraceSetting": no_trace_settings,
+            **dict.fromkeys(SHARED_MEMORY_METHODS, no_shared_memory),
         },
         begun={"ModelInfer": servicer.model_infer},
-        blocking={},
+        blocking={
+            "RepositoryModelLoad": control.load,
+            "RepositoryModelUnload": control.unload,
+            "LogSettings": LogSettings(control.permit_settings),
+        },
     )
     pool = DirectPool() if direct and supported() else None
-    return unary_handlers(OPEN_INFERENCE, behaviours, work=core.work, reception=reception, direct=pool)
+    name, handlers = unary_handlers(OPEN_INFERENCE, behaviours, work=core.work, reception=reception, direct=pool)
+    streaming = StreamingInference(servicer, core.work).model_stream_infer
+    method = OPEN_INFERENCE.method("ModelStreamInfer")
+    return name, handlers | {method.name: streaming_handler(method, streaming, slots, parsed=False)}
 
 
 def _speech(

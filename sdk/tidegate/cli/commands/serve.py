@@ -58,6 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device-keys", type=Path, metavar="PATH", help="public keys of devices: a file or a directory"
     )
+    parser.add_argument(
+        "--model-control",
+        choices=("on", "off"),
+        help="load and unload by clients; default: on, off on public addresses",
+    )
     parser.add_argument("--no-reflection", action="store_true", help="do not describe the services to clients")
 
 
@@ -78,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         maximum_streams=arguments.max_streams,
         reflection=not arguments.no_reflection,
         watch_interval_s=arguments.watch_s,
+        model_control=None if arguments.model_control is None else arguments.model_control == "on",
     )
     budget = plan(usable_cores(), arguments.workers, arguments.threads)
     held = RepositorySettings(policy=parse_policy(arguments.versions))
