@@ -1,21 +1,18 @@
 """What every call passes before anything is done for it: key, rate, role, model; and the record of administration.
 
 It knows no transport. gRPC's handlers and the HTTP port ask the same `Guard`, and it is an `Admission` of the core,
-so that every inference passes it, whichever way it came.
+so that every inference passes it, whichever way it came. Repository control asks it as its `ControlGuard`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
 
 from tidegate.cloud.access import Access, Action, Key, check_allowed
 from tidegate.cloud.audit import AuditLog
 from tidegate.cloud.core import Caller
 from tidegate.cloud.rate import RateLimiter, client_address
 from tidegate.errors import AccessError, TidegateError
-
-Answer = TypeVar("Answer")
 
 ACTION_BY_METHOD: Mapping[str, Action] = {
     "ServerLive": Action.PROBE,
@@ -28,6 +25,7 @@ ACTION_BY_METHOD: Mapping[str, Action] = {
     "ModelConfig": Action.READ,
     "ModelStatistics": Action.READ,
     "RepositoryIndex": Action.READ,
+    "LogSettings": Action.READ,
     "ServerReflectionInfo": Action.READ,
     "ModelInfer": Action.INFER,
     "ModelStreamInfer": Action.INFER,
@@ -35,7 +33,13 @@ ACTION_BY_METHOD: Mapping[str, Action] = {
     "Recognize": Action.INFER,
     "BatchRecognize": Action.INFER,
 }
-"""By the name of a method, of gRPC or of its twin in HTTP; what is not listed is administration, the safe side."""
+"""By the name of a method, of gRPC or of its twin in HTTP; what is not listed is administration, the safe side.
+
+LogSettings reads; where it changes something it asks for `permit` as well.
+"""
+
+CHECKED_FURTHER_IN = frozenset({"ModelInfer", "RepositoryModelLoad", "RepositoryModelUnload"})
+"""The core asks `admit`, repository control `permit`: at the door of these, only who calls is looked at."""
 
 
 def action_of(method: str) -> Action:
@@ -52,7 +56,6 @@ class Guard:
         access: Access | None = None,
         rate: RateLimiter | None = None,
         audit: AuditLog | None = None,
-        administration: bool = True,
     ) -> None:
         """Join the parts.
 
@@ -60,12 +63,10 @@ class Guard:
             access: keys; None: everybody may do everything.
             rate: None: as often as he likes.
             audit: None: nothing is recorded.
-            administration: whether there is any from outside.
         """
         self._access = access
         self._rate = rate
         self._audit = audit
-        self._administration = administration
 
     @property
     def idle(self) -> bool:
@@ -76,16 +77,6 @@ class Guard:
         """Let one inference pass; raises as `check`."""
         if self._access is not None or self._rate is not None:
             self.check(caller, Action.INFER, model)
-
-    def identify(self, caller: Caller) -> None:
-        """Refuse an unknown caller before his message is looked at; counts nothing unless he is refused.
-
-        Raises:
-            AccessError: he shows no key that counts.
-            ResourceError: and this too often.
-        """
-        if self._access is not None:
-            self._key(caller, self._access)
 
     def check(self, caller: Caller, action: Action, model: str = "") -> None:
         """Let one call pass.
@@ -104,11 +95,16 @@ class Guard:
             self._rate.take(_client(caller, key))
         if key is not None:
             check_allowed(key, action, model)
-        if action is Action.ADMINISTER and not self._administration:
-            raise AccessError(
-                "administration is switched off on this server",
-                fix="serve with --administration, or change the bundles on the server itself",
-            )
+
+    def at_the_door(self, caller: Caller, method: str) -> None:
+        """Refuse a stranger before his message is parsed; raises as `check`."""
+        if self._access is not None and action_of(method) is not Action.PROBE:
+            self._key(caller, self._access)
+
+    def check_call(self, caller: Caller, method: str, model: str) -> None:
+        """Let a parsed call pass, unless what it leads to asks by itself; raises as `check`."""
+        if not self.idle and method not in CHECKED_FURTHER_IN:
+            self.check(caller, action_of(method), model)
 
     def open_stream(self, caller: Caller, action: Action) -> tuple[str, Callable[[], bool]]:
         """Let a stream begin; its model is checked when it is known.
@@ -125,21 +121,19 @@ class Guard:
         access, key = self._access, self._access.identify(caller)
         return _client(caller, key), lambda: access.still_valid(key)
 
-    def administered(self, caller: Caller, call: str, model: str, act: Callable[[], Answer]) -> Answer:
-        """Do what an administrator asks for and record it, whether it was refused, failed or was done.
+    def permit(self, caller: Caller, action: str, model: str) -> None:
+        """Let a command of repository control or of settings pass; raises as `check`."""
+        self.check(caller, Action.ADMINISTER, model)
 
-        Raises:
-            AccessError, ResourceError: as `check`.
-            TidegateError: what `act` raises.
-        """
+    def done(self, caller: Caller, action: str, model: str, error: TidegateError | None) -> None:
+        """Record a command that was done, failed or was refused."""
+        if self._audit is None:
+            return
         try:
-            self.check(caller, Action.ADMINISTER, model)
-            answer = act()
-        except TidegateError as error:
-            self._record(caller, call, model, error)
-            raise
-        self._record(caller, call, model, None)
-        return answer
+            key = None if self._access is None else self._access.identify(caller)
+        except AccessError:
+            key = None
+        self._audit.record(who=_client(caller, key), peer=caller.peer, call=action, model=model, error=error)
 
     def _key(self, caller: Caller, access: Access) -> Key:
         try:
@@ -148,15 +142,6 @@ class Guard:
             if self._rate is not None:
                 self._rate.take(client_address(caller.peer))
             raise
-
-    def _record(self, caller: Caller, call: str, model: str, error: TidegateError | None) -> None:
-        if self._audit is None:
-            return
-        try:
-            key = None if self._access is None else self._access.identify(caller)
-        except AccessError:
-            key = None
-        self._audit.record(who=_client(caller, key), peer=caller.peer, call=call, model=model, error=error)
 
 
 def _client(caller: Caller, key: Key | None) -> str:

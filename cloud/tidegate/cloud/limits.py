@@ -30,8 +30,6 @@ class Safety:
     """whether a public port may be plaintext"""
     access_file: Path | None = None
     """keys, as `tidegate access` writes them; None: everybody may call everything that is switched on"""
-    administration: bool | None = None
-    """whether models may be loaded, unloaded and settings changed from outside; None: unless the port is public"""
     audit_file: Path | None = None
     """where calls of administration are recorded"""
     rate: Rate | None = None
@@ -111,7 +109,7 @@ class Safety:
 
 def is_public(listen: str) -> bool:
     """Say whether others than this machine may reach an address, `HOST:PORT` or `unix:PATH`."""
-    if listen.startswith("unix:"):
+    if listen.startswith(("unix:", "unix-abstract:")):
         return False
     host = listen.rpartition(":")[0].strip("[]")
     if host == "localhost":
