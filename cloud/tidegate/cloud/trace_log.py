@@ -2,7 +2,8 @@
 
 Triton's four switches are one threshold here, that of the logger `tidegate`: `log_verbose_level` over 0 is DEBUG,
 `log_info` INFO, `log_warning` WARNING, `log_error` ERROR. What is switched on takes all that is more serious along, and
-what is switched off all that is less; asking for the opposite in one request is refused. Where the log goes is decided when the process starts.
+what is switched off all that is less; asking for the opposite in one request is refused.
+Where the log goes is decided when the process starts.
 """
 
 from __future__ import annotations
