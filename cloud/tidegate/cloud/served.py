@@ -43,6 +43,8 @@ class LoadSettings:
     """JSON lines that replace the bundles' own catalogues"""
     batching: BatchSettings = field(default_factory=BatchSettings)
     """for models that can be batched"""
+    batching_by_model: Mapping[str, BatchSettings] = field(default_factory=dict)
+    """exceptions"""
 
 
 class Usage:
@@ -225,8 +227,9 @@ def load_bundle(
         _warm_up(bundle, model)
         statistics = Statistics()
         short = ShortRuns(cost_follows_shape(model.backend, bundle.variant_bytes(model.variant_id)))
-        if settings.batching.padding is not None:
-            settings.batching.padding.check(model.signature)
+        batching = settings.batching_by_model.get(manifest.name, settings.batching)
+        if batching.padding is not None:
+            batching.padding.check(model.signature)
         return ServedModel(
             manifest=manifest,
             model=model,
@@ -235,9 +238,9 @@ def load_bundle(
             batcher=Batcher(
                 manifest.name,
                 _by_position(model),
-                settings.batching,
+                batching,
                 statistics,
-                batched=settings.batching.maximum_rows > 1 and rows_are_independent(model, bundle.golden()),
+                batched=batching.maximum_rows > 1 and rows_are_independent(model, bundle.golden()),
                 short=short,
                 computing=computing,
             ),

@@ -1,8 +1,7 @@
 """Where versions come from: bundles, directories of bundles, or anything else that fits the Protocol.
 
-A channel (TUF) plugs in as one more source: `list` asks the verified client for the targets of its track and offers one
-version per bundle, with the target's digest as fingerprint; `open` fetches into the client's own store and returns
-`Bundle.open` on what lies there. Both may raise TidegateError: what is loaded stays loaded.
+A channel (TUF) is one more source: see `tidegate.cloud.channel_source`. `list` and `open` may raise TidegateError: what
+is loaded stays loaded.
 """
 
 from __future__ import annotations
@@ -39,6 +38,8 @@ class Listing:
     offers: tuple[Offer, ...]
     problems: tuple[tuple[str, TidegateError], ...] = ()
     """what looks like a bundle and cannot be read: its place, and why"""
+    notes: tuple[tuple[str, TidegateError], ...] = ()
+    """what went wrong and leaves nothing lacking, such as a channel that is out of reach while its releases are here"""
 
 
 class Source(Protocol):
@@ -57,6 +58,9 @@ class Source(Protocol):
         Raises:
             TidegateError: it cannot be had, or is not what was offered.
         """
+
+    def told(self, offer: Offer, problem: TidegateError | None) -> None:
+        """Learn what came of an offer that was to be loaded: None when it serves now, else why it does not."""
 
 
 class BundleFiles:
@@ -100,6 +104,9 @@ class BundleFiles:
         """Open the bundle of an offer."""
         return Bundle.open(Path(offer.location))
 
+    def told(self, offer: Offer, problem: TidegateError | None) -> None:
+        """Nothing to note: the files stay what they are."""
+
     def _bundles(self) -> tuple[Path, ...]:
         found: tuple[Path, ...] = ()
         for path in self._paths:
@@ -119,6 +126,50 @@ class BundleFiles:
             offer = Offer(bundle.manifest.name, bundle.manifest.version, fingerprint, str(path))
         self._known[path] = offer
         return offer
+
+
+class SeveralSources:
+    """Sources beside each other."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        """Join them; of a version that two of them have, the later one is refused."""
+        self._sources = tuple(sources)
+        self._owner: dict[tuple[str, str], Source] = {}
+
+    def list(self) -> Listing:
+        """Return what all of them have.
+
+        Raises:
+            ConfigError: two of them have the same version of a model.
+            TidegateError: one of them cannot be asked.
+        """
+        offers: dict[tuple[str, str], Offer] = {}
+        owner: dict[tuple[str, str], Source] = {}
+        listings = [(source, source.list()) for source in self._sources]
+        for source, listing in listings:
+            for offer in listing.offers:
+                key = offer.name, offer.version
+                if key in offers:
+                    raise ConfigError(
+                        f"model {offer.name!r} version {offer.version} comes from {offers[key].location} and from "
+                        f"{offer.location}",
+                        fix="give each version of a model once",
+                    )
+                offers[key], owner[key] = offer, source
+        self._owner = owner
+        return Listing(
+            tuple(offers.values()),
+            tuple(problem for _, listing in listings for problem in listing.problems),
+            tuple(note for _, listing in listings for note in listing.notes),
+        )
+
+    def open(self, offer: Offer) -> Bundle:
+        """Open the bundle of an offer where it comes from."""
+        return self._owner[offer.name, offer.version].open(offer)
+
+    def told(self, offer: Offer, problem: TidegateError | None) -> None:
+        """Pass it on to where the offer comes from."""
+        self._owner[offer.name, offer.version].told(offer, problem)
 
 
 def _is_bundle(path: Path) -> bool:

@@ -12,6 +12,9 @@ from tidegate.errors import ConfigError, NotFoundError
 STABLE = "stable"
 """The label that a call without a version follows, once it is set."""
 
+MOVES_KEPT = 100
+"""Moves of one label that are remembered."""
+
 _LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -109,6 +112,17 @@ class Labels:
         self._versions: dict[tuple[str, str], str] = {}
         self._history: list[LabelMove] = []
 
+    @property
+    def moves(self) -> tuple[LabelMove, ...]:
+        """Every move that is remembered, oldest first."""
+        return tuple(self._history)
+
+    def restore(self, moves: Iterable[LabelMove]) -> None:
+        """Forget everything and take these moves, oldest first: each label points where its last one says."""
+        self._history = list(moves)
+        pointing = {(move.model, move.label): move.version for move in self._history}
+        self._versions = {key: version for key, version in pointing.items() if version}
+
     def of(self, model: str) -> dict[str, str]:
         """Return version by label."""
         return {label: version for (name, label), version in self._versions.items() if name == model}
@@ -127,7 +141,7 @@ class Labels:
             raise ConfigError(f"label {label!r}; expected a word such as stable or canary", fix="use a-z, 0-9, _ and -")
         move = LabelMove(model, label, version, self._versions.get((model, label), ""), time_s)
         self._versions[model, label] = version
-        self._history.append(move)
+        self._remember(move)
         return move
 
     def take_away(self, model: str, label: str, time_s: float) -> LabelMove:
@@ -140,7 +154,7 @@ class Labels:
         if not before:
             raise NotFoundError(f"model {model!r} has no label {label!r}", fix="ask for the model's labels")
         move = LabelMove(model, label, "", before, time_s)
-        self._history.append(move)
+        self._remember(move)
         return move
 
     def previous(self, model: str, label: str) -> str:
@@ -157,3 +171,10 @@ class Labels:
     def history(self, model: str, label: str = "") -> tuple[LabelMove, ...]:
         """Return the moves of a model's labels, oldest first; of one label when it is named."""
         return tuple(move for move in self._history if move.model == model and label in ("", move.label))
+
+    def _remember(self, move: LabelMove) -> None:
+        """Append a move; of each label's older ones the newest are kept, so that a rollback always has its way back."""
+        self._history.append(move)
+        own = [known for known in self._history if (known.model, known.label) == (move.model, move.label)]
+        for oldest in own[:-MOVES_KEPT]:
+            self._history.remove(oldest)
