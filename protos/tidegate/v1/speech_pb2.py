@@ -14,31 +14,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidegate/v1/speech.proto\x12\x0btidegate.v1\"\xb6\x01\n\x19StreamingRecognizeRequest\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.tidegate.v1.StreamingConfigH\x00\x12(\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x17.tidegate.v1.AudioChunkH\x00\x12\x34\n\x0evoice_activity\x18\x03 \x01(\x0b\x32\x1a.tidegate.v1.VoiceActivityH\x00\x42\t\n\x07payload\"\xb4\x01\n\x0fStreamingConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12,\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x1a.tidegate.v1.AudioEncoding\x12\x16\n\x0esample_rate_hz\x18\x04 \x01(\x05\x12\x1e\n\x16maximum_search_results\x18\x05 \x01(\x05\x12\x15\n\rdevice_bundle\x18\x06 \x01(\t\"4\n\nAudioChunk\x12\x15\n\rsample_offset\x18\x01 \x01(\x03\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\xaf\x01\n\rVoiceActivity\x12/\n\x05\x65vent\x18\x01 \x01(\x0e\x32 .tidegate.v1.VoiceActivity.Event\x12\x12\n\nsegment_id\x18\x02 \x01(\x04\x12\x15\n\rsample_offset\x18\x03 \x01(\x03\"B\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\x11\n\rSEGMENT_START\x10\x01\x12\x0f\n\x0bSEGMENT_END\x10\x02\"\xd1\x02\n\x1aStreamingRecognizeResponse\x12\x12\n\nsegment_id\x18\x01 \x01(\x04\x12\x10\n\x08is_final\x18\x02 \x01(\x08\x12\x0f\n\x07start_s\x18\x03 \x01(\x01\x12\r\n\x05\x65nd_s\x18\x04 \x01(\x01\x12\x12\n\ntranscript\x18\x05 \x01(\t\x12\x12\n\nconfidence\x18\x06 \x01(\x02\x12 \n\x05words\x18\x07 \x03(\x0b\x32\x11.tidegate.v1.Word\x12\x31\n\x0esearch_results\x18\x08 \x03(\x0b\x32\x19.tidegate.v1.SearchResult\x12\r\n\x05model\x18\t \x01(\t\x12\x15\n\rmodel_version\x18\n \x01(\t\x12\x0f\n\x07variant\x18\x0b \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x0c \x01(\x03\x12\x12\n\ncompute_ms\x18\r \x01(\x01\x12\r\n\x05label\x18\x0e \x01(\t\"H\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07start_s\x18\x02 \x01(\x01\x12\r\n\x05\x65nd_s\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x02\"I\n\x0cSearchResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0f\n\x07snippet\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01*=\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x0c\n\x08LINEAR16\x10\x01\x32s\n\x06Speech\x12i\n\x12StreamingRecognize\x12&.tidegate.v1.StreamingRecognizeRequest\x1a\'.tidegate.v1.StreamingRecognizeResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidegate/v1/speech.proto\x12\x0btidegate.v1\"\xb6\x01\n\x19StreamingRecognizeRequest\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.tidegate.v1.StreamingConfigH\x00\x12(\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x17.tidegate.v1.AudioChunkH\x00\x12\x34\n\x0evoice_activity\x18\x03 \x01(\x0b\x32\x1a.tidegate.v1.VoiceActivityH\x00\x42\t\n\x07payload\"\xa4\x02\n\x0fStreamingConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12,\n\x08\x65ncoding\x18\x03 \x01(\x0e\x32\x1a.tidegate.v1.AudioEncoding\x12\x16\n\x0esample_rate_hz\x18\x04 \x01(\x05\x12\x1e\n\x16maximum_search_results\x18\x05 \x01(\x05\x12\x15\n\rdevice_bundle\x18\x06 \x01(\t\x12\x17\n\x0finterim_results\x18\x07 \x01(\x08\x12\x1b\n\x13interim_interval_ms\x18\x08 \x01(\x05\x12\x1f\n\x17speech_start_timeout_ms\x18\t \x01(\x05\x12\x17\n\x0fidle_timeout_ms\x18\n \x01(\x05\"4\n\nAudioChunk\x12\x15\n\rsample_offset\x18\x01 \x01(\x03\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\xaf\x01\n\rVoiceActivity\x12/\n\x05\x65vent\x18\x01 \x01(\x0e\x32 .tidegate.v1.VoiceActivity.Event\x12\x12\n\nsegment_id\x18\x02 \x01(\x04\x12\x15\n\rsample_offset\x18\x03 \x01(\x03\"B\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\x11\n\rSEGMENT_START\x10\x01\x12\x0f\n\x0bSEGMENT_END\x10\x02\"\xe4\x02\n\x1aStreamingRecognizeResponse\x12\x12\n\nsegment_id\x18\x01 \x01(\x04\x12\x10\n\x08is_final\x18\x02 \x01(\x08\x12\x0f\n\x07start_s\x18\x03 \x01(\x01\x12\r\n\x05\x65nd_s\x18\x04 \x01(\x01\x12\x12\n\ntranscript\x18\x05 \x01(\t\x12\x12\n\nconfidence\x18\x06 \x01(\x02\x12 \n\x05words\x18\x07 \x03(\x0b\x32\x11.tidegate.v1.Word\x12\x31\n\x0esearch_results\x18\x08 \x03(\x0b\x32\x19.tidegate.v1.SearchResult\x12\r\n\x05model\x18\t \x01(\t\x12\x15\n\rmodel_version\x18\n \x01(\t\x12\x0f\n\x07variant\x18\x0b \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x0c \x01(\x03\x12\x12\n\ncompute_ms\x18\r \x01(\x01\x12\r\n\x05label\x18\x0e \x01(\t\x12\x11\n\tstability\x18\x0f \x01(\x02\"H\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07start_s\x18\x02 \x01(\x01\x12\r\n\x05\x65nd_s\x18\x03 \x01(\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x02\"I\n\x0cSearchResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0f\n\x07snippet\x18\x03 \x01(\t\x12\r\n\x05score\x18\x04 \x01(\x01\"G\n\x07Segment\x12\x12\n\nsegment_id\x18\x01 \x01(\x04\x12\x14\n\x0cstart_sample\x18\x02 \x01(\x03\x12\x12\n\nend_sample\x18\x03 \x01(\x03\"y\n\x10RecognizeRequest\x12,\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.tidegate.v1.StreamingConfig\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12&\n\x08segments\x18\x03 \x03(\x0b\x32\x14.tidegate.v1.Segment\"M\n\x11RecognizeResponse\x12\x38\n\x07results\x18\x01 \x03(\x0b\x32\'.tidegate.v1.StreamingRecognizeResponse\"\x7f\n\x15\x42\x61tchRecognizeRequest\x12.\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1c.tidegate.v1.StreamingConfigH\x00\x12+\n\tutterance\x18\x02 \x01(\x0b\x32\x16.tidegate.v1.UtteranceH\x00\x42\t\n\x07payload\"P\n\tUtterance\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12&\n\x08segments\x18\x03 \x03(\x0b\x32\x14.tidegate.v1.Segment\"\x83\x01\n\x16\x42\x61tchRecognizeResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x38\n\x07results\x18\x02 \x03(\x0b\x32\'.tidegate.v1.StreamingRecognizeResponse\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x14.tidegate.v1.Failure\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t*=\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x0c\n\x08LINEAR16\x10\x01\x32\x9e\x02\n\x06Speech\x12i\n\x12StreamingRecognize\x12&.tidegate.v1.StreamingRecognizeRequest\x1a\'.tidegate.v1.StreamingRecognizeResponse(\x01\x30\x01\x12J\n\tRecognize\x12\x1d.tidegate.v1.RecognizeRequest\x1a\x1e.tidegate.v1.RecognizeResponse\x12]\n\x0e\x42\x61tchRecognize\x12\".tidegate.v1.BatchRecognizeRequest\x1a#.tidegate.v1.BatchRecognizeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tidegate.v1.speech_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_AUDIOENCODING']._serialized_start=1130
-  _globals['_AUDIOENCODING']._serialized_end=1191
+  _globals['_AUDIOENCODING']._serialized_start=1923
+  _globals['_AUDIOENCODING']._serialized_end=1984
   _globals['_STREAMINGRECOGNIZEREQUEST']._serialized_start=42
   _globals['_STREAMINGRECOGNIZEREQUEST']._serialized_end=224
   _globals['_STREAMINGCONFIG']._serialized_start=227
-  _globals['_STREAMINGCONFIG']._serialized_end=407
-  _globals['_AUDIOCHUNK']._serialized_start=409
-  _globals['_AUDIOCHUNK']._serialized_end=461
-  _globals['_VOICEACTIVITY']._serialized_start=464
-  _globals['_VOICEACTIVITY']._serialized_end=639
-  _globals['_VOICEACTIVITY_EVENT']._serialized_start=573
-  _globals['_VOICEACTIVITY_EVENT']._serialized_end=639
-  _globals['_STREAMINGRECOGNIZERESPONSE']._serialized_start=642
-  _globals['_STREAMINGRECOGNIZERESPONSE']._serialized_end=979
-  _globals['_WORD']._serialized_start=981
-  _globals['_WORD']._serialized_end=1053
-  _globals['_SEARCHRESULT']._serialized_start=1055
-  _globals['_SEARCHRESULT']._serialized_end=1128
-  _globals['_SPEECH']._serialized_start=1193
-  _globals['_SPEECH']._serialized_end=1308
+  _globals['_STREAMINGCONFIG']._serialized_end=519
+  _globals['_AUDIOCHUNK']._serialized_start=521
+  _globals['_AUDIOCHUNK']._serialized_end=573
+  _globals['_VOICEACTIVITY']._serialized_start=576
+  _globals['_VOICEACTIVITY']._serialized_end=751
+  _globals['_VOICEACTIVITY_EVENT']._serialized_start=685
+  _globals['_VOICEACTIVITY_EVENT']._serialized_end=751
+  _globals['_STREAMINGRECOGNIZERESPONSE']._serialized_start=754
+  _globals['_STREAMINGRECOGNIZERESPONSE']._serialized_end=1110
+  _globals['_WORD']._serialized_start=1112
+  _globals['_WORD']._serialized_end=1184
+  _globals['_SEARCHRESULT']._serialized_start=1186
+  _globals['_SEARCHRESULT']._serialized_end=1259
+  _globals['_SEGMENT']._serialized_start=1261
+  _globals['_SEGMENT']._serialized_end=1332
+  _globals['_RECOGNIZEREQUEST']._serialized_start=1334
+  _globals['_RECOGNIZEREQUEST']._serialized_end=1455
+  _globals['_RECOGNIZERESPONSE']._serialized_start=1457
+  _globals['_RECOGNIZERESPONSE']._serialized_end=1534
+  _globals['_BATCHRECOGNIZEREQUEST']._serialized_start=1536
+  _globals['_BATCHRECOGNIZEREQUEST']._serialized_end=1663
+  _globals['_UTTERANCE']._serialized_start=1665
+  _globals['_UTTERANCE']._serialized_end=1745
+  _globals['_BATCHRECOGNIZERESPONSE']._serialized_start=1748
+  _globals['_BATCHRECOGNIZERESPONSE']._serialized_end=1879
+  _globals['_FAILURE']._serialized_start=1881
+  _globals['_FAILURE']._serialized_end=1921
+  _globals['_SPEECH']._serialized_start=1987
+  _globals['_SPEECH']._serialized_end=2273
 # @@protoc_insertion_point(module_scope)

@@ -24,20 +24,28 @@ class StreamingRecognizeRequest(_message.Message):
     def __init__(self, config: _Optional[_Union[StreamingConfig, _Mapping]] = ..., audio: _Optional[_Union[AudioChunk, _Mapping]] = ..., voice_activity: _Optional[_Union[VoiceActivity, _Mapping]] = ...) -> None: ...
 
 class StreamingConfig(_message.Message):
-    __slots__ = ("model", "model_version", "encoding", "sample_rate_hz", "maximum_search_results", "device_bundle")
+    __slots__ = ("model", "model_version", "encoding", "sample_rate_hz", "maximum_search_results", "device_bundle", "interim_results", "interim_interval_ms", "speech_start_timeout_ms", "idle_timeout_ms")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_HZ_FIELD_NUMBER: _ClassVar[int]
     MAXIMUM_SEARCH_RESULTS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    INTERIM_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    INTERIM_INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
+    SPEECH_START_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    IDLE_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     model: str
     model_version: str
     encoding: AudioEncoding
     sample_rate_hz: int
     maximum_search_results: int
     device_bundle: str
-    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., encoding: _Optional[_Union[AudioEncoding, str]] = ..., sample_rate_hz: _Optional[int] = ..., maximum_search_results: _Optional[int] = ..., device_bundle: _Optional[str] = ...) -> None: ...
+    interim_results: bool
+    interim_interval_ms: int
+    speech_start_timeout_ms: int
+    idle_timeout_ms: int
+    def __init__(self, model: _Optional[str] = ..., model_version: _Optional[str] = ..., encoding: _Optional[_Union[AudioEncoding, str]] = ..., sample_rate_hz: _Optional[int] = ..., maximum_search_results: _Optional[int] = ..., device_bundle: _Optional[str] = ..., interim_results: bool = ..., interim_interval_ms: _Optional[int] = ..., speech_start_timeout_ms: _Optional[int] = ..., idle_timeout_ms: _Optional[int] = ...) -> None: ...
 
 class AudioChunk(_message.Message):
     __slots__ = ("sample_offset", "content")
@@ -66,7 +74,7 @@ class VoiceActivity(_message.Message):
     def __init__(self, event: _Optional[_Union[VoiceActivity.Event, str]] = ..., segment_id: _Optional[int] = ..., sample_offset: _Optional[int] = ...) -> None: ...
 
 class StreamingRecognizeResponse(_message.Message):
-    __slots__ = ("segment_id", "is_final", "start_s", "end_s", "transcript", "confidence", "words", "search_results", "model", "model_version", "variant", "received_bytes", "compute_ms", "label")
+    __slots__ = ("segment_id", "is_final", "start_s", "end_s", "transcript", "confidence", "words", "search_results", "model", "model_version", "variant", "received_bytes", "compute_ms", "label", "stability")
     SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
     IS_FINAL_FIELD_NUMBER: _ClassVar[int]
     START_S_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +89,7 @@ class StreamingRecognizeResponse(_message.Message):
     RECEIVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_MS_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    STABILITY_FIELD_NUMBER: _ClassVar[int]
     segment_id: int
     is_final: bool
     start_s: float
@@ -95,7 +104,8 @@ class StreamingRecognizeResponse(_message.Message):
     received_bytes: int
     compute_ms: float
     label: str
-    def __init__(self, segment_id: _Optional[int] = ..., is_final: bool = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., transcript: _Optional[str] = ..., confidence: _Optional[float] = ..., words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., search_results: _Optional[_Iterable[_Union[SearchResult, _Mapping]]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., variant: _Optional[str] = ..., received_bytes: _Optional[int] = ..., compute_ms: _Optional[float] = ..., label: _Optional[str] = ...) -> None: ...
+    stability: float
+    def __init__(self, segment_id: _Optional[int] = ..., is_final: bool = ..., start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., transcript: _Optional[str] = ..., confidence: _Optional[float] = ..., words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., search_results: _Optional[_Iterable[_Union[SearchResult, _Mapping]]] = ..., model: _Optional[str] = ..., model_version: _Optional[str] = ..., variant: _Optional[str] = ..., received_bytes: _Optional[int] = ..., compute_ms: _Optional[float] = ..., label: _Optional[str] = ..., stability: _Optional[float] = ...) -> None: ...
 
 class Word(_message.Message):
     __slots__ = ("text", "start_s", "end_s", "confidence")
@@ -120,3 +130,65 @@ class SearchResult(_message.Message):
     snippet: str
     score: float
     def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., snippet: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
+
+class Segment(_message.Message):
+    __slots__ = ("segment_id", "start_sample", "end_sample")
+    SEGMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    START_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    END_SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    segment_id: int
+    start_sample: int
+    end_sample: int
+    def __init__(self, segment_id: _Optional[int] = ..., start_sample: _Optional[int] = ..., end_sample: _Optional[int] = ...) -> None: ...
+
+class RecognizeRequest(_message.Message):
+    __slots__ = ("config", "content", "segments")
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    config: StreamingConfig
+    content: bytes
+    segments: _containers.RepeatedCompositeFieldContainer[Segment]
+    def __init__(self, config: _Optional[_Union[StreamingConfig, _Mapping]] = ..., content: _Optional[bytes] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ...) -> None: ...
+
+class RecognizeResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[StreamingRecognizeResponse]
+    def __init__(self, results: _Optional[_Iterable[_Union[StreamingRecognizeResponse, _Mapping]]] = ...) -> None: ...
+
+class BatchRecognizeRequest(_message.Message):
+    __slots__ = ("config", "utterance")
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    UTTERANCE_FIELD_NUMBER: _ClassVar[int]
+    config: StreamingConfig
+    utterance: Utterance
+    def __init__(self, config: _Optional[_Union[StreamingConfig, _Mapping]] = ..., utterance: _Optional[_Union[Utterance, _Mapping]] = ...) -> None: ...
+
+class Utterance(_message.Message):
+    __slots__ = ("id", "content", "segments")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    content: bytes
+    segments: _containers.RepeatedCompositeFieldContainer[Segment]
+    def __init__(self, id: _Optional[str] = ..., content: _Optional[bytes] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ...) -> None: ...
+
+class BatchRecognizeResponse(_message.Message):
+    __slots__ = ("id", "results", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    results: _containers.RepeatedCompositeFieldContainer[StreamingRecognizeResponse]
+    error: Failure
+    def __init__(self, id: _Optional[str] = ..., results: _Optional[_Iterable[_Union[StreamingRecognizeResponse, _Mapping]]] = ..., error: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("code", "message")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...

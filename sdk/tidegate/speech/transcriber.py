@@ -74,16 +74,36 @@ class Transcriber:
         """
         _check_samples(samples)
         probabilities = self.probabilities(samples)
-        return decode(probabilities, self._labels, self._settings, duration_s=len(samples) / self.sample_rate_hz)
+        return self.decode(probabilities, duration_s=len(samples) / self.sample_rate_hz)
 
     def probabilities(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the model's output for each window of the segment, float32 [k, labels]; see `decoder.windows`."""
         slid = windows(samples, self._settings, self.sample_rate_hz)
-        batch = self._fixed_batch if self._fixed_batch > 0 else WINDOWS_PER_CALL
-        return np.concatenate([self._call(slid[first : first + batch]) for first in range(0, len(slid), batch)])
+        batch = self.windows_per_call
+        return np.concatenate([self.call(slid[first : first + batch]) for first in range(0, len(slid), batch)])
 
-    def _call(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One model call; a model with a fixed batch gets zeros for the windows that are missing."""
+    @property
+    def settings(self) -> DecoderSettings:
+        """Of the decoder."""
+        return self._settings
+
+    @property
+    def windows_per_call(self) -> int:
+        """How many windows one call of the model takes."""
+        return self._fixed_batch if self._fixed_batch > 0 else WINDOWS_PER_CALL
+
+    def decode(self, probabilities: NDArray[np.float32], *, duration_s: float) -> Transcript:
+        """Return what the windows of a segment so far say; see `decoder.decode`."""
+        return decode(probabilities, self._labels, self._settings, duration_s=duration_s)
+
+    def call(self, part: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the model's output for up to `windows_per_call` windows, float32 [k, window] to [k, labels].
+
+        A model with a fixed batch gets zeros for the windows that are missing.
+
+        Raises:
+            ModelError: the runtime failed, or the model answered NaN.
+        """
         count = len(part)
         if 0 < self._fixed_batch != count:
             part = np.concatenate([part, np.zeros((self._fixed_batch - count, part.shape[1]), np.float32)])

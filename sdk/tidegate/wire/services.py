@@ -98,5 +98,7 @@ SPEECH = Service(
             speech_pb2.StreamingRecognizeResponse,
             streaming=True,
         ),
+        Method("Recognize", speech_pb2.RecognizeRequest, speech_pb2.RecognizeResponse),
+        Method("BatchRecognize", speech_pb2.BatchRecognizeRequest, speech_pb2.BatchRecognizeResponse, streaming=True),
     ),
 )
