@@ -130,6 +130,7 @@ def _fetch_delta(site: Site) -> Scene:
 
 def _same_content(site: Site) -> Scene:
     device = _committed(site, "1.1.0")
+    site.publish("1.2.0", shift=2.0)
     site.channel.roll_back("dense", track="stable", version="1.1.0", reason="again", keys=site.keys)
     return _scene(site, device, update, "1.1.0", "1.1.0")
 

@@ -25,10 +25,35 @@ from pathlib import Path
 from tests.device_examination import examine
 from tests.device_scenes import SCENES, Scene, make_scene, one_thread, probe_in_this_process, server_process
 
-NAMES = (
-    "openat open creat write pwrite64 writev pwritev rename renameat renameat2 link linkat symlink symlinkat unlink "
-    "unlinkat rmdir mkdir mkdirat truncate ftruncate fallocate fsync fdatasync chmod fchmod fchmodat"
-).split()
+NAMES = [
+    "openat",
+    "open",
+    "creat",
+    "write",
+    "pwrite64",
+    "writev",
+    "pwritev",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "symlink",
+    "symlinkat",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "mkdir",
+    "mkdirat",
+    "truncate",
+    "ftruncate",
+    "fallocate",
+    "fsync",
+    "fdatasync",
+    "chmod",
+    "fchmod",
+    "fchmodat",
+]
 _CALL = re.compile(r"(\d+) +(\w+)\((.*)")
 _READS_ONLY = re.compile(r"O_RDONLY(?!.*O_(CREAT|TRUNC))")
 ATTACH_LIMIT_S = 20.0
