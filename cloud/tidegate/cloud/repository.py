@@ -6,6 +6,7 @@ versions in and takes them out.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +18,7 @@ from tidegate.cloud.labelled_versions import LabelledVersions
 from tidegate.cloud.lifecycle import Event, State, next_state
 from tidegate.cloud.ready_versions import served_names
 from tidegate.cloud.served import LoadSettings, ServedModel, load_bundle, load_served
-from tidegate.cloud.sources import Offer, Source
+from tidegate.cloud.sources import Listing, Offer, Source
 from tidegate.cloud.version_status import ReloadReport, Statuses, VersionStatus
 from tidegate.cloud.versions import AllVersions, VersionPolicy, version_key
 from tidegate.errors import (
@@ -92,6 +93,8 @@ class Repository(LabelledVersions):
         self._settings = settings or RepositorySettings()
         super().__init__(LabelFile(self._settings.label_file) if self._settings.label_file else None, on_change)
         self._source = source
+        self._looking = threading.Lock()
+        """one at a time asks the source; taken before the turn to change anything"""
         self._computing = computing
         self._statuses = Statuses()
         self._offers: dict[Key, Offer] = {}
@@ -132,25 +135,12 @@ class Repository(LabelledVersions):
         Raises:
             TidegateError: the source cannot be asked.
         """
-        with self._turn:
-            self._follow_file()
-            if self._source is None:
-                return ReloadReport()
-            listing = self._source.list()
-            offers = {(offer.name, offer.version): offer for offer in listing.offers}
-            wanted = self._wanted(offers)
-            loaded, failed = [], list(listing.problems)
-            for key in sorted(wanted, key=lambda key: (key[0], version_key(key[1]))):
-                if self._is_loaded(offers[key]):
-                    continue
-                try:
-                    self._load(offers[key])
-                    loaded.append(key)
-                except TidegateError as error:
-                    failed.append((" ".join(key), error))
-            failed += self._place_labels(self._settings.labels)
-            unloaded = self._retire_unwanted(wanted, broken={place for place, _ in listing.problems})
-            return ReloadReport(tuple(loaded), tuple(unloaded), tuple(failed), listing.notes)
+        with self._looking:
+            # A channel may take its time; whoever moves a label meanwhile does not wait for it.
+            listing = Listing(()) if self._source is None else self._source.list()
+            with self._turn:
+                self._follow_file()
+                return self._take_over(listing)
 
     def follow(self) -> ReloadReport:
         """Do what another process wrote into the label file, if it wrote anything.
@@ -168,22 +158,23 @@ class Repository(LabelledVersions):
             NotFoundError: the source does not offer it.
             TidegateError: it cannot be loaded; whatever served before still serves.
         """
-        with self._turn:
+        with self._looking:
             listed = () if self._source is None else self._source.list().offers
             offers = {(offer.name, offer.version): offer for offer in listed if offer.name == name}
             chosen = [key for key in ([(name, version)] if version else self._selected(offers)) if key in offers]
             if not chosen:
                 raise NotFoundError(f"there is no model {name!r} {version} to load", fix="list the repository")
-            for key in chosen:
-                if not self._is_loaded(offers[key]):
-                    self._refused.pop(key, None)
-                    self._load(offers[key])
-            with self._deciding():
-                more = {(name, version)} if version else set()
-                self._hand = replace(
-                    self._hand, loaded=self._hand.loaded | more, unloaded=self._hand.unloaded - set(chosen)
-                )
-            return self.versions(name)
+            with self._turn:
+                for key in chosen:
+                    if not self._is_loaded(offers[key]):
+                        self._refused.pop(key, None)
+                        self._load(offers[key])
+                with self._deciding():
+                    more, back = {(name, version)} if version else set(), set(chosen)
+                    self._hand = replace(
+                        self._hand, loaded=self._hand.loaded | more, unloaded=self._hand.unloaded - back
+                    )
+                return self.versions(name)
 
     def unload(self, name: str, version: str = "", *, drain_s: float = DRAIN_S) -> None:
         """Drain and free a version, or all of a model. It stays away until it is loaded on command.
@@ -218,6 +209,22 @@ class Repository(LabelledVersions):
                 self._offers.clear()
             for served in served_models:
                 served.close()
+
+    def _take_over(self, listing: Listing) -> ReloadReport:
+        offers = {(offer.name, offer.version): offer for offer in listing.offers}
+        wanted = self._wanted(offers)
+        loaded, failed = [], list(listing.problems)
+        for key in sorted(wanted, key=lambda key: (key[0], version_key(key[1]))):
+            if self._is_loaded(offers[key]):
+                continue
+            try:
+                self._load(offers[key])
+                loaded.append(key)
+            except TidegateError as error:
+                failed.append((" ".join(key), error))
+        failed += self._place_labels(self._settings.labels)
+        unloaded = self._retire_unwanted(wanted, broken={place for place, _ in listing.problems})
+        return ReloadReport(tuple(loaded), tuple(unloaded), tuple(failed), listing.notes)
 
     # Which versions
 
