@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from tidegate.errors import InputError, ModelError, TidegateError
 from tidegate.wire.status import code_of, text_of
@@ -65,6 +65,16 @@ class ContextCaller:
             release()
 
 
+class Awaiting(Protocol):
+    """Ends calls whose message does not come."""
+
+    def expect_message(self, call: object, cancel: Callable[[], object]) -> None:
+        """A call has begun."""
+
+    def message_came(self, call: object) -> None:
+        """Its message is here, or never will be."""
+
+
 Begin = Callable[[bytes, ContextCaller, Reply], None]
 """Begins a call: the message as it came, who asks, where the answer goes. Must not block."""
 
@@ -90,11 +100,12 @@ def supported() -> bool:
 class DirectPool(ThreadPoolExecutor):
     """A pool without threads: what grpc submits is begun by the thread that reads the network."""
 
-    def __init__(self) -> None:
+    def __init__(self, awaiting: Awaiting) -> None:
         super().__init__(1)
         from grpc import _server as internals
         from grpc._cython import cygrpc
 
+        self._awaiting = awaiting
         self._internals = internals
         self._receive_message = cygrpc.ReceiveMessageOperation
 
@@ -122,22 +133,44 @@ class DirectPool(ThreadPoolExecutor):
         tag = self._internals._receive_message(state, rpc_event.call, None)
 
         def received(event: Any) -> Any:
+            self._awaiting.message_came(rpc_event.call)
             result = tag(event)
             raw, state.request = state.request, None
             reply = partial(_reply, fn, in_pool, rpc_event, state, call)
             if raw is None:
                 reply(None, InputError("the call ended without a message", fix="send one request message"))
                 return result
-            with _Survives(reply):
+            with Survives(reply):
                 behaviour.begin(raw, ContextCaller(self._internals._Context(rpc_event, state, None)), reply)
             return result
 
+        self._awaiting.expect_message(rpc_event.call, rpc_event.call.cancel)
         rpc_event.call.start_server_batch((self._receive_message(0),), received)
         state.due.add(self._internals._RECEIVE_MESSAGE_TOKEN)
         return call
 
 
-class _Survives:
+class MessagePool(ThreadPoolExecutor):
+    """A few threads of their own for calls with one message and many answers, none of which is waited for for ever."""
+
+    def __init__(self, awaiting: Awaiting, threads: int) -> None:
+        super().__init__(threads, thread_name_prefix="tidegate-watch")
+        self._awaiting = awaiting
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run grpc's function for pool threads; `args` as `DirectPool.submit` has them, where `supported`."""
+        in_pool, rpc_event, state, behaviour, receive, *rest = args
+        self._awaiting.expect_message(rpc_event.call, rpc_event.call.cancel)
+
+        def received() -> Any:
+            raw = receive()
+            self._awaiting.message_came(rpc_event.call)
+            return raw
+
+        return super().submit(fn, in_pool, rpc_event, state, behaviour, received, *rest)
+
+
+class Survives:
     """Keeps a defect in a handler from ending the thread that reads the network, and with it every other call."""
 
     __slots__ = ("_reply",)

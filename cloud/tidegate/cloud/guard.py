@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from tidegate.cloud.access import Access, Action, Key, check_allowed
 from tidegate.cloud.audit import AuditLog
 from tidegate.cloud.core import Caller
+from tidegate.cloud.limits import Safety
 from tidegate.cloud.rate import RateLimiter, client_address
 from tidegate.errors import AccessError, TidegateError
 
@@ -67,6 +68,19 @@ class Guard:
         self._access = access
         self._rate = rate
         self._audit = audit
+
+    @classmethod
+    def of(cls, safety: Safety) -> Guard:
+        """Return the guard for a server's settings.
+
+        Raises:
+            ConfigError, NotFoundError, ResourceError: a file cannot be used.
+        """
+        return cls(
+            access=None if safety.access_file is None else Access(safety.access_file),
+            rate=None if safety.rate is None else RateLimiter(safety.rate),
+            audit=None if safety.audit_file is None else AuditLog(safety.audit_file),
+        )
 
     @property
     def idle(self) -> bool:

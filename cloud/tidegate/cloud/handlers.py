@@ -11,7 +11,7 @@ a model, take a thread of the pool. Where the direct way is not there (see `tide
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,16 @@ from google.protobuf.message import DecodeError
 
 from tidegate.cloud.core import Caller
 from tidegate.cloud.devices import Reception
-from tidegate.cloud.direct import Begin, ContextCaller, DirectPool, Reply
-from tidegate.cloud.work import StreamSlots, Work
+from tidegate.cloud.direct import Begin, ContextCaller, DirectPool, Reply, Survives
+from tidegate.cloud.guard import Guard, action_of
+from tidegate.cloud.stalled import Streams
+from tidegate.cloud.work import Work
 from tidegate.errors import InputError, TidegateError
 from tidegate.wire.services import Method, Service
 from tidegate.wire.status import code_of, text_of
+
+COMMAND_THREADS = 4
+"""Commands such as loading a model that run at the same time; more wait."""
 
 Unary = Callable[[Any], Any]
 Streaming = Callable[[Iterator[Any], Any], Iterator[Any]]
@@ -47,7 +52,13 @@ class Behaviours:
 
 
 def unary_handlers(
-    service: Service, behaviours: Behaviours, *, work: Work, reception: Reception, direct: DirectPool | None
+    service: Service,
+    behaviours: Behaviours,
+    *,
+    work: Work,
+    reception: Reception,
+    guard: Guard,
+    direct: DirectPool | None,
 ) -> tuple[str, dict[str, Any]]:
     """Return a service's name and its unary handlers.
 
@@ -56,43 +67,70 @@ def unary_handlers(
         behaviours: what the methods do.
         work: counts what was begun.
         reception: takes the reports of devices that call what is begun.
+        guard: asked before anything is done.
         direct: begins calls on the reading thread; None: everything takes a thread of the pool.
     """
     handlers: dict[str, Any] = {}
+    pool = ThreadPoolExecutor(COMMAND_THREADS, thread_name_prefix="tidegate-command")
     for method in service.methods:
         if method.streaming:
             continue
         if method.name in behaviours.begun:
-            begin = _begun(method, behaviours.begun[method.name], work, reception)
+            begin = _begun(method, behaviours.begun[method.name], work, reception, guard)
             handlers[method.name] = _waiting(begin) if direct is None else direct.handler(begin)
         elif method.name in behaviours.quick and direct is not None:
-            handlers[method.name] = direct.handler(_quick(method, behaviours.quick[method.name]))
+            handlers[method.name] = direct.handler(_quick(method, behaviours.quick[method.name], guard))
+        elif direct is not None:
+            handlers[method.name] = direct.handler(_command(method, behaviours.blocking[method.name], guard, pool))
         else:
-            handlers[method.name] = _in_pool(method, behaviours)
+            handlers[method.name] = _in_pool(method, behaviours, guard)
     return service.name, handlers
 
 
-def streaming_handler(method: Method, behaviour: Streaming, slots: StreamSlots, *, parsed: bool = True) -> Any:
-    """Return the handler of one streaming method; each stream takes one of `slots`.
+def streaming_handler(method: Method, behaviour: Streaming, streams: Streams, *, parsed: bool = True) -> Any:
+    """Return the handler of one streaming method; each stream passes the guard, is counted and watched.
 
     Args:
         method: from the service's table.
         behaviour: gets parsed requests and grpc's context, yields response messages.
-        slots: the server's streams.
+        streams: the server's.
         parsed: False hands requests on as bytes, to a behaviour that outlives one that is malformed.
     """
     import grpc
 
     def handle(raw_requests: Iterator[bytes], context: Any) -> Iterator[Any]:
         try:
-            slot = slots.take()
-            ContextCaller(context).when_over(slot.release)
-            requests = (_parsed(method, raw) for raw in raw_requests) if parsed else raw_requests
-            yield from behaviour(requests, context)
+            watched = streams.open(ContextCaller(context), action_of(method.name))
+            came = watched.requests(raw_requests)
+            requests = (_parsed(method, raw) for raw in came) if parsed else came
+            yield from watched.answers(behaviour(requests, context))
         except TidegateError as error:
             abort(context, error)
 
     return grpc.stream_stream_rpc_method_handler(handle, response_serializer=method.response.SerializeToString)
+
+
+def watching_handler(method: Method, behaviour: Callable[[Any, Any, Any], None], streams: Streams, pool: Any) -> Any:
+    """Return the handler of a method that is told of changes for as long as its caller likes. It holds no thread.
+
+    Args:
+        method: one request, many answers.
+        behaviour: gets the request, grpc's context, and what sends an answer.
+        streams: counts and guards them.
+        pool: where the request is waited for; None: among the server's other calls.
+    """
+    import grpc
+
+    def handle(raw: bytes, context: Any, send_response_callback: Any) -> None:
+        try:
+            streams.open(ContextCaller(context), action_of(method.name))
+            behaviour(_parsed(method, raw), context, send_response_callback)
+        except TidegateError as error:
+            abort(context, error)
+
+    handle.experimental_non_blocking = True  # type: ignore[attr-defined]
+    handle.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return grpc.unary_stream_rpc_method_handler(handle, response_serializer=method.response.SerializeToString)
 
 
 def abort(context: Any, error: TidegateError) -> None:
@@ -102,10 +140,10 @@ def abort(context: Any, error: TidegateError) -> None:
     context.abort(grpc.StatusCode[code_of(error)], text_of(error))
 
 
-def _quick(method: Method, behaviour: Unary) -> Begin:
+def _quick(method: Method, behaviour: Unary, guard: Guard) -> Begin:
     def begin(raw: bytes, caller: ContextCaller, reply: Reply) -> None:
         try:
-            answer = behaviour(_parsed(method, raw)).SerializeToString()
+            answer = behaviour(_guarded(method, raw, caller, guard)).SerializeToString()
         except TidegateError as error:
             reply(None, error)
             return
@@ -114,9 +152,31 @@ def _quick(method: Method, behaviour: Unary) -> Begin:
     return begin
 
 
-def _begun(method: Method, behaviour: BeginUnary, work: Work, reception: Reception) -> Begin:
+def _command(method: Method, behaviour: Commanded, guard: Guard, pool: ThreadPoolExecutor) -> Begin:
+    def obey(request: Any, caller: ContextCaller, reply: Reply) -> None:
+        with Survives(reply):
+            try:
+                answer = behaviour(request, caller).SerializeToString()
+            except TidegateError as error:
+                reply(None, error)
+                return
+            reply(answer, None)
+
     def begin(raw: bytes, caller: ContextCaller, reply: Reply) -> None:
         try:
+            request = _guarded(method, raw, caller, guard)
+        except TidegateError as error:
+            reply(None, error)
+            return
+        pool.submit(obey, request, caller, reply)
+
+    return begin
+
+
+def _begun(method: Method, behaviour: BeginUnary, work: Work, reception: Reception, guard: Guard) -> Begin:
+    def begin(raw: bytes, caller: ContextCaller, reply: Reply) -> None:
+        try:
+            guard.at_the_door(caller, method.name)
             caller.when_over(work.begin().release)
             reception.greet(caller.context)
             request = _parsed(method, raw)
@@ -151,21 +211,28 @@ def _waiting(begin: Begin) -> Any:
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
-def _in_pool(method: Method, behaviours: Behaviours) -> Any:
+def _in_pool(method: Method, behaviours: Behaviours, guard: Guard) -> Any:
     import grpc
 
     quick = behaviours.quick.get(method.name)
 
     def handle(raw: bytes, context: Any) -> Any:
         try:
-            request = _parsed(method, raw)
-            if quick is not None:
-                return quick(request)
-            return behaviours.blocking[method.name](request, ContextCaller(context))
+            caller = ContextCaller(context)
+            request = _guarded(method, raw, caller, guard)
+            return behaviours.blocking[method.name](request, caller) if quick is None else quick(request)
         except TidegateError as error:
             abort(context, error)
 
     return grpc.unary_unary_rpc_method_handler(handle, response_serializer=method.response.SerializeToString)
+
+
+def _guarded(method: Method, raw: bytes, caller: ContextCaller, guard: Guard) -> Any:
+    """Return the parsed request of a caller who may make it; that of a stranger is not even parsed."""
+    guard.at_the_door(caller, method.name)
+    request = _parsed(method, raw)
+    guard.check_call(caller, method.name, getattr(request, "name", "") or getattr(request, "model_name", ""))
+    return request
 
 
 def _parsed(method: Method, raw: bytes) -> Any:

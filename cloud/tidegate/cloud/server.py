@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tidegate.cloud.core import Admission, Core, Observer
 from tidegate.cloud.devices import Reception
+from tidegate.cloud.guard import Guard
+from tidegate.cloud.limits import Safety, check_encrypted, is_public
+from tidegate.cloud.port import checked_host, encryption, open_port, remove_socket
 from tidegate.cloud.repository import ReloadReport, Repository, RepositorySettings
-from tidegate.cloud.repository_control import ControlGuard, RepositoryControl, is_public
+from tidegate.cloud.repository_control import ControlGuard, RepositoryControl
 from tidegate.cloud.sources import BundleFiles, Source
+from tidegate.cloud.stalled import ClientStreams, Streams, Watch
 from tidegate.cloud.watching import Watcher
 from tidegate.cloud.work import StreamSlots, Work
 from tidegate.errors import ConfigError, DependencyError, ResourceError, StateError
@@ -50,8 +54,8 @@ class ServerSettings:
     """unary calls that wait or run; more are refused"""
     maximum_segment_s: float = 30.0
     """longest speech segment"""
-    reflection: bool = True
-    """whether clients may ask for the services' descriptors"""
+    reflection: bool | None = None
+    """whether clients may ask for the services' descriptors; None: only where no other machine reaches the address"""
     model_control: bool | None = None
     """whether clients may load and unload models; None: only where no other machine reaches the address"""
     direct: bool = True
@@ -60,6 +64,8 @@ class ServerSettings:
     """whether other processes may listen on the same port; the system spreads connections over them"""
     orphan_grace_s: float = 5.0
     """how long a worker process drains whose parent is gone"""
+    safety: Safety = field(default_factory=Safety)
+    """encryption, keys, limits against misuse"""
     watch_interval_s: float = 0.0
     """how often to look for changed bundles; 0: only `Server.reload` does"""
 
@@ -103,7 +109,7 @@ class Server:
 
         Args:
             bundles: paths; several versions of one model are allowed.
-            listen: HOST:PORT; port 0 takes a free one.
+            listen: HOST:PORT, port 0 takes a free one; or unix:PATH.
             variant: variant id for all bundles; None for the first of each whose runtime is installed.
             threads: of the runtime, per model; None for its default.
             catalogue: JSON lines that replace the catalogues of the bundles.
@@ -118,13 +124,20 @@ class Server:
             on_reload: told what the watcher changed or could not load.
 
         Raises:
-            ConfigError: no bundle, or `listen` is not HOST:PORT.
+            ConfigError: no bundle; `listen` is no address, or a public one that is not encrypted; a file of keys or
+                certificates cannot be used.
+            NotFoundError, ResourceError: such a file is not there, cannot be read or written.
         """
         if not bundles and source is None:
             raise ConfigError("no bundle to serve", fix="name at least one bundle")
-        self._host = _checked_host(listen)
+        self._host = checked_host(listen)
         self._listen = listen
         self._settings = settings or ServerSettings()
+        safety = self._settings.safety
+        check_encrypted(listen, safety)
+        self._encryption = encryption(safety)
+        self._guard = Guard.of(safety)
+        self._watch = Watch(safety)
         self._work = Work()
         self._slots = StreamSlots(self._settings.maximum_streams)
         held = repository or RepositorySettings()
@@ -140,10 +153,12 @@ class Server:
             computing=self._work.compute,
             on_change=self._follow,
         )
+        if not self._guard.idle:
+            admissions = (self._guard, *admissions)
         self.core = Core(self.repository, self._work, admissions=admissions, observers=observers)
         allowed = self._settings.model_control
         self._control = RepositoryControl(
-            self.core, enabled=not is_public(listen) if allowed is None else allowed, guards=guards
+            self.core, enabled=not is_public(listen) if allowed is None else allowed, guards=(self._guard, *guards)
         )
         self._watcher = (
             Watcher(self.repository, interval_s=self._settings.watch_interval_s, on_report=on_reload)
@@ -157,8 +172,8 @@ class Server:
 
     @property
     def address(self) -> str:
-        """HOST:PORT that clients call, with the real port."""
-        return f"{self._host}:{self._port}"
+        """HOST:PORT that clients call, with the real port; or unix:PATH."""
+        return f"{self._host}:{self._port}" if self._host else self._listen
 
     @property
     def open_streams(self) -> int:
@@ -195,6 +210,7 @@ class Server:
             raise
         self._add_services()
         self._grpc_server.start()
+        self._watch.start()
         if self._watcher is not None:
             self._watcher.start()
         return self._port
@@ -227,6 +243,7 @@ class Server:
             self._health.drain()
         finished = self._work.wait_until_idle(grace_s)
         self._grpc_server.stop(max(0.0, min(CLOSE_GRACE_S, deadline - time.monotonic()))).wait()
+        self._watch.stop()
         self._close(free_models=self._work.wait_until_computed(CLOSE_GRACE_S))
         return finished
 
@@ -247,19 +264,18 @@ class Server:
         limits = self._settings
         return grpc.server(
             ThreadPoolExecutor(limits.maximum_streams + limits.unary_threads, thread_name_prefix="tidegate-serve"),
-            options=_options(limits.maximum_message_bytes, limits.share_port),
+            options=_options(limits.maximum_message_bytes, limits.share_port) + limits.safety.options(self._listen),
             maximum_concurrent_rpcs=limits.maximum_streams + limits.maximum_queued_calls,
         )
 
     def _open_port(self) -> int:
         try:
-            port: int = self._grpc_server.add_insecure_port(self._listen)
+            return open_port(self._grpc_server, self._listen, self._encryption, self._settings.safety.socket_mode)
         except RuntimeError as error:
             raise ResourceError(
                 f"cannot listen on {self._listen}: the port is in use, not allowed, or no address of this machine",
                 fix="stop what listens there, or choose another port; port 0 takes a free one",
             ) from error
-        return port
 
     def _load_models(self) -> None:
         """Load everything; at the start, other than at a reload, one failure is one too many."""
@@ -274,31 +290,31 @@ class Server:
     def _add_services(self) -> None:
         from tidegate.cloud.services import add_services
 
+        reflection = self._settings.reflection
         self._health = add_services(
             self._grpc_server,
             self.core,
-            self._slots,
+            self._streams(self._slots, may_idle=False),
+            self._streams(StreamSlots(self._settings.maximum_streams), may_idle=True),
             self.reception,
+            guard=self._guard,
+            watch=self._watch,
             maximum_segment_s=self._settings.maximum_segment_s,
-            reflection=self._settings.reflection,
+            reflection=not is_public(self._listen) if reflection is None else reflection,
             direct=self._settings.direct,
             control=self._control,
         )
 
+    def _streams(self, slots: StreamSlots, *, may_idle: bool) -> Streams:
+        each = self._settings.safety.streams_of_one(self._listen, self._settings.maximum_streams)
+        return Streams(slots, self._guard, ClientStreams(each), self._watch, may_idle=may_idle)
+
     def _close(self, *, free_models: bool) -> None:
         self._grpc_server.stop(0).wait()
+        remove_socket(self._listen)
         if free_models:
             self.repository.close()
         self._grpc_server = None
-
-
-def _checked_host(listen: str) -> str:
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(
-            f"listen address {listen!r}; expected HOST:PORT", fix="give an address such as 127.0.0.1:8001"
-        )
-    return host
 
 
 def _options(maximum_message_bytes: int, share_port: bool) -> list[tuple[str, int]]:

@@ -8,22 +8,27 @@ from typing import Any
 
 from tidegate.cloud.core import Core
 from tidegate.cloud.devices import Reception
-from tidegate.cloud.direct import DirectPool, supported
-from tidegate.cloud.handlers import Behaviours, streaming_handler, unary_handlers
+from tidegate.cloud.direct import DirectPool, MessagePool, supported
+from tidegate.cloud.guard import Guard
+from tidegate.cloud.handlers import Behaviours, streaming_handler, unary_handlers, watching_handler
 from tidegate.cloud.inference import InferenceServicer
 from tidegate.cloud.repository import served_names
 from tidegate.cloud.repository_control import RepositoryControl
 from tidegate.cloud.speech import SpeechServicer
+from tidegate.cloud.stalled import Streams, Watch
 from tidegate.cloud.streaming_inference import StreamingInference
 from tidegate.cloud.trace_log import SHARED_MEMORY_METHODS, LogSettings, no_shared_memory, no_trace_settings
-from tidegate.cloud.work import StreamSlots
-from tidegate.errors import DependencyError
+from tidegate.errors import DependencyError, NotFoundError
 from tidegate.v1 import speech_pb2
 from tidegate.wire.messages import descriptor_files
 from tidegate.wire.services import OPEN_INFERENCE, SPEECH, Method, Service
 
 REFLECTION_NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 """The two versions have the same messages on the wire; new clients ask for the first one first."""
+
+
+HEALTH_THREADS = 2
+"""That wait for the request of a subscription; the subscription itself holds none."""
 
 
 class Health:
@@ -60,9 +65,12 @@ class Health:
 def add_services(
     server: Any,
     core: Core,
-    slots: StreamSlots,
+    streams: Streams,
+    subscriptions: Streams,
     reception: Reception,
     *,
+    guard: Guard,
+    watch: Watch,
     maximum_segment_s: float,
     reflection: bool,
     direct: bool,
@@ -73,8 +81,11 @@ def add_services(
     Args:
         server: grpc's, not started.
         core: the models.
-        slots: the server's streams.
+        streams: opens streams, each of which holds a thread.
+        subscriptions: opens those that hold none, of health.
         reception: takes the reports of devices.
+        guard: who may call.
+        watch: ends calls that do not go on.
         maximum_segment_s: longest speech segment.
         reflection: whether to serve descriptors.
         direct: whether unary calls may go without a thread of their own (see `tidegate.cloud.direct`).
@@ -87,17 +98,24 @@ def add_services(
         from grpc_health.v1 import health
     except ImportError as error:
         raise _missing(error) from error
-    _add(server, *_inference(core, slots, reception, control, direct))
-    _add(server, *_speech(core, slots, reception, maximum_segment_s))
+    pool = DirectPool(watch) if direct and supported() else None
+    _add(server, *_inference(core, streams, reception, control, guard, pool))
+    _add(server, *_speech(core, streams, reception, maximum_segment_s))
     servicer = health.HealthServicer()
-    _add_health(server, servicer)
+    watching = MessagePool(watch, HEALTH_THREADS) if pool is not None else None
+    _add(server, *_health(servicer, core, subscriptions, reception, guard, pool, watching))
     if reflection:
-        _add_reflection(server, slots)
+        _add_reflection(server, streams)
     return Health(servicer, core)
 
 
 def _inference(
-    core: Core, slots: StreamSlots, reception: Reception, control: RepositoryControl, direct: bool
+    core: Core,
+    streams: Streams,
+    reception: Reception,
+    control: RepositoryControl,
+    guard: Guard,
+    pool: DirectPool | None,
 ) -> tuple[str, dict[str, Any]]:
     servicer = InferenceServicer(core)
     behaviours = Behaviours(
@@ -120,31 +138,65 @@ def _inference(
             "LogSettings": LogSettings(control.permit_settings),
         },
     )
-    pool = DirectPool() if direct and supported() else None
-    name, handlers = unary_handlers(OPEN_INFERENCE, behaviours, work=core.work, reception=reception, direct=pool)
+    name, handlers = unary_handlers(
+        OPEN_INFERENCE, behaviours, work=core.work, reception=reception, guard=guard, direct=pool
+    )
     streaming = StreamingInference(servicer, core.work).model_stream_infer
     method = OPEN_INFERENCE.method("ModelStreamInfer")
-    return name, handlers | {method.name: streaming_handler(method, streaming, slots, parsed=False)}
+    return name, handlers | {method.name: streaming_handler(method, streaming, streams, parsed=False)}
 
 
-def _speech(
-    core: Core, slots: StreamSlots, reception: Reception, maximum_segment_s: float
-) -> tuple[str, dict[str, Any]]:
+def _speech(core: Core, streams: Streams, reception: Reception, maximum_segment_s: float) -> tuple[str, dict[str, Any]]:
     servicer = SpeechServicer(core, reception, maximum_segment_s=maximum_segment_s)
     method = SPEECH.method("StreamingRecognize")
-    return SPEECH.name, {method.name: streaming_handler(method, servicer.streaming_recognize, slots)}
+    return SPEECH.name, {method.name: streaming_handler(method, servicer.streaming_recognize, streams)}
 
 
-def _add_health(server: Any, servicer: Any) -> None:
-    from grpc_health.v1 import health_pb2_grpc
+def _health(
+    servicer: Any,
+    core: Core,
+    subscriptions: Streams,
+    reception: Reception,
+    guard: Guard,
+    pool: DirectPool | None,
+    watching: MessagePool | None,
+) -> tuple[str, dict[str, Any]]:
+    """Return the handlers of health, which take the same way as all others, so that the same limits hold."""
+    from grpc_health.v1 import health, health_pb2
 
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    def check(request: Any) -> Any:
+        unknown = _Unknown()
+        answer = servicer.Check(request, unknown)
+        if unknown.code is not None:
+            raise NotFoundError(f"no service or model {request.service!r}", fix="ask for one that is served")
+        return answer
+
+    asked = Method("Check", health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse)
+    watched = Method("Watch", health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse, streaming=True)
+    name, handlers = unary_handlers(
+        Service(health.SERVICE_NAME, (asked,)),
+        Behaviours(quick={asked.name: check}, begun={}, blocking={}),
+        work=core.work,
+        reception=reception,
+        guard=guard,
+        direct=pool,
+    )
+    return name, handlers | {watched.name: watching_handler(watched, servicer.Watch, subscriptions, watching)}
 
 
-def _add_reflection(server: Any, slots: StreamSlots) -> None:
+class _Unknown:
+    """Stands in for grpc's context where the health package says that it knows no such service."""
+
+    code: Any = None
+
+    def set_code(self, code: Any) -> None:
+        self.code = code
+
+
+def _add_reflection(server: Any, streams: Streams) -> None:
     """Serve descriptors from a pool of their own, which holds the private Open Inference file as well.
 
-    A reflection stream holds a thread like any other, so it takes one of `slots`.
+    A reflection stream holds a thread like any other, so it is one of `streams`.
     """
     try:
         from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -168,7 +220,7 @@ def _add_reflection(server: Any, slots: StreamSlots) -> None:
     )
     for name in REFLECTION_NAMES:
         service = Service(name, (method,))
-        _add(server, service.name, {method.name: streaming_handler(method, servicer.ServerReflectionInfo, slots)})
+        _add(server, service.name, {method.name: streaming_handler(method, servicer.ServerReflectionInfo, streams)})
 
 
 def _add(server: Any, name: str, handlers: dict[str, Any]) -> None:
