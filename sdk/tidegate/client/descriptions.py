@@ -8,6 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tidegate.bundle.manifest import Signature, TensorSpec
+from tidegate.client.bfloat16 import NAME as BF16
+from tidegate.client.bfloat16 import from_words
 from tidegate.errors import InputError, ModelError, TidegateError
 
 Parameter = bool | int | float | str
@@ -108,16 +110,28 @@ def read_arrays(message: Any, target: str) -> dict[str, NDArray[Any]]:
 
     Raises:
         ModelError: they are not what the message says they are.
+        DependencyError: there is BF16 among them, and ml_dtypes is not installed.
     """
     from tidegate.wire.tensors import read_outputs
 
+    brief = set()
+    for output in message.outputs:
+        # MLServer sends empty typed contents with raw ones.
+        if message.raw_output_contents and output.HasField("contents") and not output.contents.ByteSize():
+            output.ClearField("contents")
+        if output.datatype == BF16:
+            output.datatype = "UINT16"
+            brief.add(output.name)
     try:
-        return read_outputs(message)
+        arrays = read_outputs(message)
     except InputError as error:
         raise ModelError(
             f"{target}: the answer of model {message.model_name!r} breaks the protocol: {error.message}",
             fix="correct the server",
         ) from error
+    for name in brief:
+        arrays[name] = from_words(arrays[name])
+    return arrays
 
 
 def _value(parameter: Any) -> Parameter:

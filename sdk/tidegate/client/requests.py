@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from tidegate.bundle.dtypes import NUMPY_BY_NAME
 from tidegate.bundle.manifest import Signature
+from tidegate.client.bfloat16 import NAME as BF16
+from tidegate.client.bfloat16 import as_words, is_bfloat16
 from tidegate.client.descriptions import ModelDescription, Parameter
 from tidegate.errors import InputError, TidegateError
 
@@ -44,7 +46,12 @@ class InferCall:
         from tidegate.wire.tensors import write_inputs
 
         request = messages.ModelInferRequest(model_name=self.name, model_version=self.version, id=self.request_id)
-        write_inputs(request, {key: np.asarray(value) for key, value in self.inputs.items()})
+        arrays = {key: np.asarray(value) for key, value in self.inputs.items()}
+        brief = {key for key, array in arrays.items() if is_bfloat16(array)}
+        write_inputs(request, {key: as_words(array) if key in brief else array for key, array in arrays.items()})
+        if brief:
+            for tensor in request.inputs:
+                tensor.datatype = BF16 if tensor.name in brief else tensor.datatype
         for output in self.outputs or ():
             request.outputs.add(name=output)
         for key, value in (self.parameters or {}).items():
