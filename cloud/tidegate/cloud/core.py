@@ -166,6 +166,24 @@ class Core:
         """
         self.work.begin().release()
 
+    def admit(self, caller: Caller, model: str) -> None:
+        """Ask the admissions for one piece of work that does not come as a `Request`, such as a segment of speech.
+
+        Raises:
+            TidegateError: an admission's, for the caller.
+        """
+        for admission in self._admissions:
+            admission.admit(caller, model)
+
+    def admit(self, caller: Caller, model: str) -> None:
+        """Ask every admission whether a caller may use a model: for what runs it by itself, such as speech.
+
+        Raises:
+            TidegateError: what the caller is told.
+        """
+        for admission in self._admissions:
+            admission.admit(caller, model)
+
     def infer(
         self,
         name: str,

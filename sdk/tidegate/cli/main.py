@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "predict": "run a bundle on every row of a file or directory",
     "listen": "audio in, transcript and search results out",
     "serve": "serve bundles over gRPC",
+    "access": "make, list and revoke the keys of a server's callers",
     "call": "call a model on a server once",
     "bench": "measure latency, throughput, memory and CPU time",
     "keys": "make signing keys, change who may sign",

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from tidegate.cli.files import read_file
+from tidegate.cli.safety_options import add_safety, safety
 from tidegate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 DESCRIPTION = """Serve bundles over gRPC: the Open Inference Protocol v2, streaming speech recognition, health and
 reflection. When all models are loaded and proven, one line `listening on HOST:PORT` is printed, with the real port
 when 0 was asked for; a script can wait for it. SIGTERM or SIGINT drains: health turns NOT_SERVING, what is under way
-finishes, exit code 0. A second signal ends it at once. The connection is not encrypted: listen on loopback or behind
-something that is."""
+finishes, exit code 0. A second signal ends it at once. An address that other machines reach needs a certificate; what
+only this machine reaches, loopback or unix:PATH, does not."""
 
 EXAMPLE = """tidegate serve voice-commands.tide --listen 127.0.0.1:8001
 tidegate serve mlp-1.0.0.tide mlp-1.1.0.tide --variant onnx-fp32 --threads 1
 tidegate serve models/ --versions latest:2 --watch-s 5 --workers 2
+tidegate serve models/ --listen 0.0.0.0:8001 --tls-cert cert.pem --tls-key key.pem --access keys.json --rate 100
 tidegate serve voice-commands-cloud.tide --announce https://models.example.com/site --announce-root 1.root.json"""
 
 DEFAULT_LISTEN = "127.0.0.1:8001"
@@ -38,7 +40,9 @@ DEFAULT_GRACE_S = 30.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="bundle; several versions may be given")
-    parser.add_argument("--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help=f"default {DEFAULT_LISTEN}")
+    parser.add_argument(
+        "--listen", default=DEFAULT_LISTEN, metavar="ADDRESS", help=f"HOST:PORT or unix:PATH; default {DEFAULT_LISTEN}"
+    )
     parser.add_argument("--variant", metavar="ID", help="default: each bundle's first that can run here")
     parser.add_argument("--threads", type=int, metavar="N", help="of the runtime, per model; default 1")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that share the port; default 1")
@@ -63,7 +67,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=("on", "off"),
         help="load and unload by clients; default: on, off on public addresses",
     )
-    parser.add_argument("--no-reflection", action="store_true", help="do not describe the services to clients")
+    parser.add_argument(
+        "--reflection",
+        action=argparse.BooleanOptionalAction,
+        help="describe the services to clients; default: yes, no on public addresses",
+    )
+    add_safety(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -81,7 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = ServerSettings(
         maximum_message_bytes=arguments.max_message_mb * 2**20,
         maximum_streams=arguments.max_streams,
-        reflection=not arguments.no_reflection,
+        reflection=arguments.reflection,
+        safety=safety(arguments),
         watch_interval_s=arguments.watch_s,
         model_control=None if arguments.model_control is None else arguments.model_control == "on",
     )
