@@ -89,6 +89,9 @@ def _converted(cells: Cells, dtype: str) -> Array:
         return _texts(cells)
     target = numpy_dtype(dtype)
     array = cells if isinstance(cells, np.ndarray) else np.asarray(cells)
+    if array.dtype.kind == "O":
+        # Numbers in an array of objects are numbers all the same; what is not stays an object.
+        array = np.asarray(array.tolist())
     if array.dtype.kind in "SU":
         array = _spelt(array, target)
     if array.dtype.kind not in "biuf":

@@ -33,7 +33,7 @@ Progress = Callable[[str, int, int], None]
 ROW = "row"
 """Key column of rows that have no other: the row's number in the input, from 0."""
 
-PENDING_BYTES = 64 << 20
+PENDING_BYTES = 16 << 20
 """Answers that are kept in memory before they become a part, whatever the settings say."""
 
 
@@ -234,8 +234,8 @@ def _readable_keys(values: Mapping[str, Values], place: int, faults: Mapping[int
     """Return the keys of a row for people; none where one of them is bad."""
     if place in faults:
         return {}
-    found = {name: np.asarray(column[place], object) for name, column in values.items()}
-    plain = {name: value.item() for name, value in found.items() if value.size == 1}
+    found = {name: column[place] for name, column in values.items() if np.size(column[place]) == 1}
+    plain = {name: key.item() if isinstance(key, np.generic | np.ndarray) else key for name, key in found.items()}
     return {name: key.decode(errors="replace") if isinstance(key, bytes) else key for name, key in plain.items()}
 
 

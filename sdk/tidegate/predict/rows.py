@@ -77,7 +77,7 @@ def stacked(rows: Sequence[Array]) -> Array:
     """Return rows of one shape as an array [rows, ...]; unlike np.stack it takes objects as they are."""
     whole = np.empty((len(rows), *rows[0].shape), rows[0].dtype)
     for place, row in enumerate(rows):
-        whole[place] = row
+        whole[place] = row if row.ndim else row[()]
     return whole
 
 

@@ -13,7 +13,7 @@ Blocks = Callable[[], Iterator[Mapping[str, Values]]]
 """Begins the stream of blocks anew; a format may need several passes."""
 
 BLOCK_ROWS = 8192
-BLOCK_BYTES = 32 << 20
+BLOCK_BYTES = 8 << 20
 TEXT_BYTES = 64
 
 
