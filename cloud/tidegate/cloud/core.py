@@ -175,15 +175,6 @@ class Core:
         for admission in self._admissions:
             admission.admit(caller, model)
 
-    def admit(self, caller: Caller, model: str) -> None:
-        """Ask every admission whether a caller may use a model: for what runs it by itself, such as speech.
-
-        Raises:
-            TidegateError: what the caller is told.
-        """
-        for admission in self._admissions:
-            admission.admit(caller, model)
-
     def infer(
         self,
         name: str,

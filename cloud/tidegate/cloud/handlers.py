@@ -110,6 +110,33 @@ def streaming_handler(method: Method, behaviour: Streaming, streams: Streams, *,
     return grpc.stream_stream_rpc_method_handler(handle, response_serializer=method.response.SerializeToString)
 
 
+def counted_handler(method: Method, behaviour: Commanded, streams: Streams) -> Any:
+    """Return the handler of a unary method that takes long: it holds a thread, and counts as a stream does.
+
+    Its message is not taken in before there is a place for it, so what waits costs no memory here.
+
+    Args:
+        method: from the service's table.
+        behaviour: gets the parsed request and its caller, returns the response message.
+        streams: the server's.
+    """
+    import grpc
+
+    def handle(raw_requests: Iterator[bytes], context: Any) -> Any:
+        try:
+            caller = ContextCaller(context)
+            watched = streams.open(caller, action_of(method.name))
+            raw = next(watched.requests(raw_requests), None)
+            if raw is None:
+                raise InputError("the call ended without a message", fix="send one request message")
+            return behaviour(_parsed(method, raw), caller)
+        except TidegateError as error:
+            abort(context, error)
+
+    # On the wire a stream of one request is a unary call.
+    return grpc.stream_unary_rpc_method_handler(handle, response_serializer=method.response.SerializeToString)
+
+
 def watching_handler(method: Method, behaviour: Callable[[Any, Any, Any], None], streams: Streams, pool: Any) -> Any:
     """Return the handler of a method that is told of changes for as long as its caller likes. It holds no thread.
 

@@ -17,14 +17,16 @@ from tidegate.cloud.limits import Safety, check_encrypted, is_public
 from tidegate.cloud.port import checked_host, encryption, open_port, remove_socket
 from tidegate.cloud.repository import ReloadReport, Repository, RepositorySettings
 from tidegate.cloud.repository_control import ControlGuard, RepositoryControl
-from tidegate.cloud.sources import BundleFiles, Source
+from tidegate.cloud.sources import Source, joined_sources
+from tidegate.cloud.speech_settings import SpeechSettings
 from tidegate.cloud.stalled import ClientStreams, Streams, Watch
-from tidegate.cloud.watching import Watcher
+from tidegate.cloud.watching import FOLLOW_INTERVAL_S, Watcher
 from tidegate.cloud.work import StreamSlots, Work
 from tidegate.errors import ConfigError, DependencyError, ResourceError, StateError
 
 if TYPE_CHECKING:
     from tidegate.cloud.services import Health
+    from tidegate.cloud.speech import SegmentObserver
 
 KEEPALIVE_MS = 20_000
 """A client that is silent this long is asked whether it still lives."""
@@ -54,6 +56,8 @@ class ServerSettings:
     """unary calls that wait or run; more are refused"""
     maximum_segment_s: float = 30.0
     """longest speech segment"""
+    speech: SpeechSettings = field(default_factory=SpeechSettings)
+    """further limits of speech streams"""
     reflection: bool | None = None
     """whether clients may ask for the services' descriptors; None: only where no other machine reaches the address"""
     model_control: bool | None = None
@@ -102,6 +106,7 @@ class Server:
         source: Source | None = None,
         admissions: Sequence[Admission] = (),
         observers: Sequence[Observer] = (),
+        segment_observers: Sequence[SegmentObserver] = (),
         guards: Sequence[ControlGuard] = (),
         on_reload: Callable[[ReloadReport], None] = lambda report: None,
     ) -> None:
@@ -117,9 +122,10 @@ class Server:
             reception: takes what devices report and answers with the newest release; default: keeps reports only.
             repository: policies, batching and memory limit; `variant`, `threads` and `catalogue`, where given, replace
                 those of its `loading`.
-            source: where versions come from instead of `bundles`.
+            source: where versions come from besides `bundles`, such as a channel.
             admissions: asked before every inference request.
             observers: told after every inference request.
+            segment_observers: told after every speech segment, with its audio.
             guards: asked before every command to load or unload, and told what came of it.
             on_reload: told what the watcher changed or could not load.
 
@@ -137,6 +143,7 @@ class Server:
         check_encrypted(listen, safety)
         self._encryption = encryption(safety)
         self._guard = Guard.of(safety)
+        self._segment_observers = tuple(segment_observers)
         self._watch = Watch(safety)
         self._work = Work()
         self._slots = StreamSlots(self._settings.maximum_streams)
@@ -148,7 +155,7 @@ class Server:
             catalogue=held.loading.catalogue if catalogue is None else catalogue,
         )
         self.repository = Repository(
-            source or BundleFiles([Path(bundle) for bundle in bundles]),
+            joined_sources(bundles, source),
             replace(held, loading=loading),
             computing=self._work.compute,
             on_change=self._follow,
@@ -160,11 +167,7 @@ class Server:
         self._control = RepositoryControl(
             self.core, enabled=not is_public(listen) if allowed is None else allowed, guards=(self._guard, *guards)
         )
-        self._watcher = (
-            Watcher(self.repository, interval_s=self._settings.watch_interval_s, on_report=on_reload)
-            if self._settings.watch_interval_s
-            else None
-        )
+        self._watchers = self._new_watchers(on_reload, follows=bool(held.label_file), at_once=source is not None)
         self.reception = reception or Reception()
         self._grpc_server: Any = None
         self._health: Health | None = None
@@ -211,8 +214,8 @@ class Server:
         self._add_services()
         self._grpc_server.start()
         self._watch.start()
-        if self._watcher is not None:
-            self._watcher.start()
+        for watcher in self._watchers:
+            watcher.start()
         return self._port
 
     def reload(self) -> ReloadReport:
@@ -236,8 +239,8 @@ class Server:
         if self._grpc_server is None:
             return True
         deadline = time.monotonic() + grace_s
-        if self._watcher is not None:
-            self._watcher.stop()
+        for watcher in self._watchers:
+            watcher.stop()
         self._work.drain()
         if self._health is not None:
             self._health.drain()
@@ -255,6 +258,18 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _new_watchers(
+        self, on_reload: Callable[[ReloadReport], None], *, follows: bool, at_once: bool
+    ) -> tuple[Watcher, ...]:
+        """Watch the source where that is asked for, and the label file where other workers may write into it."""
+        repository, interval_s = self.repository, self._settings.watch_interval_s
+        watchers = []
+        if interval_s:
+            watchers.append(Watcher(repository.reload, interval_s=interval_s, at_once=at_once, on_report=on_reload))
+        if follows:
+            watchers.append(Watcher(repository.follow, interval_s=FOLLOW_INTERVAL_S, on_report=on_reload))
+        return tuple(watchers)
 
     def _new_grpc_server(self) -> Any:
         try:
@@ -289,6 +304,7 @@ class Server:
 
     def _add_services(self) -> None:
         from tidegate.cloud.services import add_services
+        from tidegate.cloud.speech import SpeechLimits
 
         reflection = self._settings.reflection
         self._health = add_services(
@@ -299,7 +315,8 @@ class Server:
             self.reception,
             guard=self._guard,
             watch=self._watch,
-            maximum_segment_s=self._settings.maximum_segment_s,
+            speech=SpeechLimits(self._settings.maximum_segment_s, self._settings.speech),
+            segment_observers=self._segment_observers,
             reflection=not is_public(self._listen) if reflection is None else reflection,
             direct=self._settings.direct,
             control=self._control,
@@ -315,6 +332,13 @@ class Server:
         if free_models:
             self.repository.close()
         self._grpc_server = None
+
+
+def _joined(bundles: Sequence[str | Path], source: Source | None) -> Source:
+    """Return the files that were named and the source beside them as one."""
+    files = [BundleFiles([Path(bundle) for bundle in bundles])] if bundles else []
+    sources: list[Source] = [*files, *([source] if source is not None else [])]
+    return sources[0] if len(sources) == 1 else SeveralSources(sources)
 
 
 def _options(maximum_message_bytes: int, share_port: bool) -> list[tuple[str, int]]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tidegate.cloud.core import Core
 from tidegate.cloud.devices import Reception
 from tidegate.cloud.direct import DirectPool, MessagePool, supported
 from tidegate.cloud.guard import Guard
-from tidegate.cloud.handlers import Behaviours, streaming_handler, unary_handlers, watching_handler
+from tidegate.cloud.handlers import Behaviours, counted_handler, streaming_handler, unary_handlers, watching_handler
 from tidegate.cloud.inference import InferenceServicer
 from tidegate.cloud.repository import served_names
 from tidegate.cloud.repository_control import RepositoryControl
-from tidegate.cloud.speech import SpeechServicer
+from tidegate.cloud.speech import SegmentObserver, SpeechLimits, SpeechServicer
 from tidegate.cloud.stalled import Streams, Watch
 from tidegate.cloud.streaming_inference import StreamingInference
 from tidegate.cloud.trace_log import SHARED_MEMORY_METHODS, LogSettings, no_shared_memory, no_trace_settings
@@ -71,7 +71,8 @@ def add_services(
     *,
     guard: Guard,
     watch: Watch,
-    maximum_segment_s: float,
+    speech: SpeechLimits,
+    segment_observers: Sequence[SegmentObserver],
     reflection: bool,
     direct: bool,
     control: RepositoryControl,
@@ -86,7 +87,8 @@ def add_services(
         reception: takes the reports of devices.
         guard: who may call.
         watch: ends calls that do not go on.
-        maximum_segment_s: longest speech segment.
+        speech: limits of speech.
+        segment_observers: told after every speech segment.
         reflection: whether to serve descriptors.
         direct: whether unary calls may go without a thread of their own (see `tidegate.cloud.direct`).
         control: takes commands to load and unload.
@@ -100,7 +102,7 @@ def add_services(
         raise _missing(error) from error
     pool = DirectPool(watch) if direct and supported() else None
     _add(server, *_inference(core, streams, reception, control, guard, pool))
-    _add(server, *_speech(core, streams, reception, maximum_segment_s))
+    _add(server, *_speech(core, streams, reception, speech, segment_observers))
     servicer = health.HealthServicer()
     watching = MessagePool(watch, HEALTH_THREADS) if pool is not None else None
     _add(server, *_health(servicer, core, subscriptions, reception, guard, pool, watching))
@@ -146,10 +148,17 @@ def _inference(
     return name, handlers | {method.name: streaming_handler(method, streaming, streams, parsed=False)}
 
 
-def _speech(core: Core, streams: Streams, reception: Reception, maximum_segment_s: float) -> tuple[str, dict[str, Any]]:
-    servicer = SpeechServicer(core, reception, maximum_segment_s=maximum_segment_s)
-    method = SPEECH.method("StreamingRecognize")
-    return SPEECH.name, {method.name: streaming_handler(method, servicer.streaming_recognize, streams)}
+def _speech(
+    core: Core, streams: Streams, reception: Reception, limits: SpeechLimits, observers: Sequence[SegmentObserver]
+) -> tuple[str, dict[str, Any]]:
+    servicer = SpeechServicer(core, reception, limits, observers)
+    streaming = {"StreamingRecognize": servicer.streaming_recognize, "BatchRecognize": servicer.batch_recognize}
+    handlers = {
+        name: streaming_handler(SPEECH.method(name), behaviour, streams) for name, behaviour in streaming.items()
+    }
+    return SPEECH.name, handlers | {
+        "Recognize": counted_handler(SPEECH.method("Recognize"), servicer.recognize, streams)
+    }
 
 
 def _health(

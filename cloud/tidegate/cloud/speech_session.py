@@ -6,24 +6,19 @@ CONFIGURING --config--> IDLE --start--> SEGMENT --end--> IDLE
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from enum import Enum
 
-import numpy as np
-from numpy.typing import NDArray
-
+from tidegate.cloud.core import LOCAL, Caller
 from tidegate.cloud.repository import Repository, ServedModel
+from tidegate.cloud.speech_model import SegmentModel, Turns
+from tidegate.cloud.speech_segment import SAMPLE_BYTES, OpenSegment, SegmentAnswer
+from tidegate.cloud.speech_settings import SpeechSettings, StreamSettings
 from tidegate.errors import InputError, ResourceError, StateError
-from tidegate.speech import SearchResult, Transcriber, Transcript
-from tidegate.speech.pcm import float32_from_int16
-from tidegate.speech.resample import StreamResampler
 from tidegate.wire.pairing import SignalPath, check_pair, misfit
 
-LOWEST_RATE_HZ = 4_000
-HIGHEST_RATE_HZ = 192_000
-MOST_SEARCH_RESULTS = 100
-SAMPLE_BYTES = 2
+__all__ = ["TABLE", "Event", "SegmentAnswer", "Session", "State", "StreamSettings"]
 
 
 class State(Enum):
@@ -58,77 +53,53 @@ TABLE: dict[tuple[State, Event], State] = {
 """Every step there is; a pair that is not listed is the client's error."""
 
 
-@dataclass(frozen=True)
-class StreamSettings:
-    """What the client asks for at the beginning."""
-
-    sample_rate_hz: int
-    """of the audio it will send"""
-    model: str = ""
-    version: str = ""
-    maximum_search_results: int = 0
-    device: SignalPath | None = None
-    """front end and prefilter of the bundle on the device; None: it did not report itself"""
-    device_bundle: str = ""
-    """NAME VERSION, for messages"""
-
-    def __post_init__(self) -> None:
-        if not LOWEST_RATE_HZ <= self.sample_rate_hz <= HIGHEST_RATE_HZ:
-            raise InputError(
-                f"sample_rate_hz is {self.sample_rate_hz}; expected {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ}",
-                fix="state the rate of the audio that is sent",
-            )
-        if not 0 <= self.maximum_search_results <= MOST_SEARCH_RESULTS:
-            raise InputError(
-                f"maximum_search_results is {self.maximum_search_results}; expected 0 to {MOST_SEARCH_RESULTS}",
-                fix="ask for fewer",
-            )
-
-
-@dataclass(frozen=True)
-class SegmentAnswer:
-    """One recognised segment; times count from the moment the device began to listen."""
-
-    segment_id: int
-    start_s: float
-    end_s: float
-    transcript: Transcript
-    search_results: tuple[SearchResult, ...]
-    served: ServedModel
-    received_bytes: int
-    compute_ms: float
-
-
-@dataclass
-class _Segment:
-    """The open segment."""
-
-    id: int
-    start_sample: int
-    resampler: StreamResampler
-    samples: int = 0
-    """received, at the client's rate"""
-    parts: list[NDArray[np.float32]] = field(default_factory=list)
-    """at the model's rate"""
-
-
 class Session:
-    """One stream, from its config to its end. Used by one thread."""
+    """One stream, from its config to its end. Used by one thread; `close` it."""
 
-    def __init__(self, repository: Repository, *, maximum_segment_s: float) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        *,
+        maximum_segment_s: float,
+        limits: SpeechSettings | None = None,
+        turns: Turns | None = None,
+        computing: Callable[[], AbstractContextManager[None]] = nullcontext,
+        caller: Caller = LOCAL,
+        keep_audio: bool = False,
+    ) -> None:
         """Begin; nothing is known of the client yet.
 
         Args:
             repository: the models to choose from.
             maximum_segment_s: a longer segment ends the stream, which bounds what it can hold.
+            limits: of the server.
+            turns: of the server; None for a session that has the server for itself.
+            computing: entered around every run of a model.
+            caller: whose deadline counts.
+            keep_audio: whether final answers carry the audio they are about.
         """
         self._repository = repository
         self._maximum_segment_s = maximum_segment_s
+        self._limits = limits or SpeechSettings()
+        self._turns = turns or Turns(self._limits.turns)
+        self._computing = computing
+        self._caller = caller
+        self._keep_audio = keep_audio
         self._settings: StreamSettings | None = None
         self._served: ServedModel | None = None
-        self._segment: _Segment | None = None
+        self._segment: OpenSegment | None = None
         self._last_id = -1
         self.state = State.CONFIGURING
+
+    @property
+    def configured(self) -> StreamSettings:
+        """What the client asked for, after its config."""
+        return self._configured()[0]
+
+    @property
+    def settings(self) -> StreamSettings | None:
+        """What the client asked for; None before its config."""
+        return self._settings
 
     def configure(self, settings: StreamSettings) -> ServedModel:
         """Choose the model and return it.
@@ -158,15 +129,21 @@ class Session:
         if sample < 0:
             raise InputError(f"segment {segment_id} starts at sample {sample}", fix="count samples from 0")
         self._last_id = segment_id
-        settings, _, transcriber_rate_hz = self._configured()
-        self._segment = _Segment(segment_id, sample, StreamResampler(settings.sample_rate_hz, transcriber_rate_hz))
+        settings, served = self._configured()
+        model = SegmentModel(served, self._turns, self._computing, self._caller)
+        self._segment = OpenSegment(segment_id, sample, settings, model, keep_audio=self._keep_audio)
 
-    def audio(self, sample: int, content: bytes) -> None:
+    def audio(self, sample: int, content: bytes) -> SegmentAnswer | None:
         """Take audio of the open segment: int16 little-endian, contiguous.
+
+        Returns:
+            An interim result, when the client asked for them, enough audio has come since the last one was due, and it
+            says something new; else None.
 
         Raises:
             InputError: no segment is open, half a sample, or a gap.
-            ResourceError: the segment is longer than this server takes.
+            ResourceError: the segment is longer than this server takes, or the model's queue is full.
+            ModelError: the model failed.
         """
         self._step(Event.AUDIO)
         segment = self._open_segment()
@@ -178,10 +155,10 @@ class Session:
                 f"audio of segment {segment.id} is at sample {sample}; expected {expected}",
                 fix="send a segment's audio without gaps; end the segment where silence is skipped",
             )
-        count = len(content) // SAMPLE_BYTES
-        self._check_length(segment, count)
-        segment.samples += count
-        segment.parts.append(segment.resampler.push(float32_from_int16(np.frombuffer(content, "<i2").astype(np.int16))))
+        self._check_length(segment, len(content) // SAMPLE_BYTES)
+        segment.take(content)
+        settings, _ = self._configured()
+        return segment.interim(self._limits) if settings.interim_results else None
 
     def end(self, segment_id: int, sample: int) -> SegmentAnswer:
         """Close the open segment and recognise it.
@@ -209,6 +186,12 @@ class Session:
         segment = self._segment
         return self._answer(segment, segment.start_sample + segment.samples) if segment and segment.samples else None
 
+    def close(self) -> None:
+        """Let go of the open segment, if there is one, and of what it holds. Closing again does nothing."""
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.close()
+
     def _step(self, event: Event) -> None:
         following = TABLE.get((self.state, event))
         if following is None:
@@ -219,29 +202,15 @@ class Session:
             )
         self.state = following
 
-    def _answer(self, segment: _Segment, end_sample: int) -> SegmentAnswer:
-        settings, served, _ = self._configured()
-        self._segment = None
+    def _answer(self, segment: OpenSegment, end_sample: int) -> SegmentAnswer:
         if not segment.samples:
             raise InputError(f"segment {segment.id} has no audio", fix="send the audio between its start and its end")
-        samples = np.concatenate([*segment.parts, segment.resampler.finish()])
-        began_s = time.perf_counter()
-        transcript = _transcriber(served).transcribe(samples)
-        compute_ms = (time.perf_counter() - began_s) * 1e3
-        start_s = segment.start_sample / settings.sample_rate_hz
-        return SegmentAnswer(
-            segment_id=segment.id,
-            start_s=start_s,
-            end_s=end_sample / settings.sample_rate_hz,
-            transcript=transcript.shifted(start_s),
-            search_results=_search(served, transcript, settings.maximum_search_results),
-            served=served,
-            received_bytes=segment.samples * SAMPLE_BYTES,
-            compute_ms=compute_ms,
-        )
+        answer = segment.answer(end_sample)
+        self.close()
+        return answer
 
-    def _check_length(self, segment: _Segment, more: int) -> None:
-        settings, _, _ = self._configured()
+    def _check_length(self, segment: OpenSegment, more: int) -> None:
+        settings, _ = self._configured()
         length_s = (segment.samples + more) / settings.sample_rate_hz
         if length_s > self._maximum_segment_s:
             raise ResourceError(
@@ -249,12 +218,12 @@ class Session:
                 fix="end segments earlier (prefilter maximum_segment_ms), or serve with a higher limit",
             )
 
-    def _configured(self) -> tuple[StreamSettings, ServedModel, int]:
+    def _configured(self) -> tuple[StreamSettings, ServedModel]:
         if self._settings is None or self._served is None:
             raise StateError("the stream has no config", fix="call configure first")
-        return self._settings, self._served, _transcriber(self._served).sample_rate_hz
+        return self._settings, self._served
 
-    def _open_segment(self) -> _Segment:
+    def _open_segment(self) -> OpenSegment:
         if self._segment is None:
             raise StateError("no segment is open", fix="call start first")
         return self._segment
@@ -277,15 +246,3 @@ def _chosen(repository: Repository, settings: StreamSettings) -> ServedModel:
         server_model=f"{served.name} {served.version}",
     )
     return served
-
-
-def _transcriber(served: ServedModel) -> Transcriber:
-    if served.transcriber is None:
-        raise StateError(f"model {served.name!r} is not a speech model", fix="choose it with Repository.find_speech")
-    return served.transcriber
-
-
-def _search(served: ServedModel, transcript: Transcript, limit: int) -> tuple[SearchResult, ...]:
-    if served.catalogue is None or not transcript.text or not limit:
-        return ()
-    return served.catalogue.search(transcript.text, limit)
