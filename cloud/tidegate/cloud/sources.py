@@ -172,6 +172,13 @@ class SeveralSources:
         self._owner[offer.name, offer.version].told(offer, problem)
 
 
+def joined_sources(bundles: Sequence[str | Path], other: Source | None) -> Source:
+    """Return bundles by path, another source, or both beside each other."""
+    sources: list[Source] = [BundleFiles([Path(bundle) for bundle in bundles])] if bundles else []
+    sources += [] if other is None else [other]
+    return sources[0] if len(sources) == 1 else SeveralSources(sources)
+
+
 def _is_bundle(path: Path) -> bool:
     return path.suffix == BUNDLE_SUFFIX or (path / MANIFEST_FILE).is_file()
 

@@ -36,6 +36,15 @@ class ReloadReport:
     notes: tuple[tuple[str, TidegateError], ...] = ()
     """what went wrong without anything lacking, such as a channel that cannot be reached while its releases are here"""
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """It in words, for a log."""
+        changed = (("loaded", self.loaded), ("unloaded", self.unloaded))
+        return tuple(f"{verb} {name} {version}" for verb, keys in changed for name, version in keys) + tuple(
+            f"tidegate: {place}: {error.message}\n  what to do: {error.fix}"
+            for place, error in (*self.failed, *self.notes)
+        )
+
 
 class Statuses:
     """The latest status of each version. Not locked: the repository does that."""

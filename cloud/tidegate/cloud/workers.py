@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,9 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.cloud.budget import Budget
+from tidegate.cloud.channel_source import ChannelSettings, ChannelSource
+from tidegate.cloud.limits import check_encrypted
+from tidegate.cloud.port import checked_host
 from tidegate.cloud.repository import RepositorySettings
 from tidegate.cloud.server import Server, ServerSettings
-from tidegate.errors import ResourceError, StateError, TidegateError
+from tidegate.errors import ConfigError, ResourceError, StateError, TidegateError
 
 RESTART_PAUSE_S = 1.0
 """Between the start of a worker and its next start, so that one that cannot live does not take the machine."""
@@ -38,6 +42,8 @@ class WorkerSpec:
     listen: str
     settings: ServerSettings = field(default_factory=ServerSettings)
     repository: RepositorySettings = field(default_factory=RepositorySettings)
+    channel: ChannelSettings | None = None
+    """where versions come from besides `bundles`"""
 
 
 @dataclass
@@ -66,12 +72,16 @@ class WorkerPool:
             budget: how many workers, on which cores, with how many threads.
             on_event: told in words when a worker died and was started again.
         """
+        check_encrypted(spec.listen, spec.settings.safety)
+        if not checked_host(spec.listen):
+            raise ConfigError("several workers cannot share a Unix socket", fix="use one worker, or a port")
         self._spec = spec
         self._budget = budget
         self._on_event = on_event
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[int, _Worker] = {}
         self._holder: socket.socket | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="tidegate-workers", daemon=True)
         self.address = ""
@@ -119,6 +129,8 @@ class WorkerPool:
             worker.pipe.close()
         if self._holder is not None:
             self._holder.close()
+        if self._scratch is not None:
+            self._scratch.cleanup()
         return finished
 
     def __enter__(self) -> WorkerPool:
@@ -151,12 +163,13 @@ class WorkerPool:
 
     def _spawn(self, index: int) -> _Worker:
         ours, theirs = self._context.Pipe()
-        loading = replace(self._spec.repository.loading, threads=self._budget.threads)
+        held = self._spec.repository
+        loading = replace(held.loading, threads=self._budget.threads)
         spec = replace(
             self._spec,
             listen=self.address,
             settings=replace(self._spec.settings, share_port=True),
-            repository=replace(self._spec.repository, loading=loading),
+            repository=replace(held, loading=loading, label_file=held.label_file or self._label_file()),
         )
         process = self._context.Process(
             target=serve_worker, args=(spec, self._budget.cores_by_worker[index], theirs), daemon=True
@@ -164,6 +177,12 @@ class WorkerPool:
         process.start()
         theirs.close()
         return _Worker(index, process, ours, time.monotonic())
+
+    def _label_file(self) -> Path:
+        """Return where workers agree on labels when nobody named a file: it goes when the pool does."""
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="tidegate-workers-")
+        return Path(self._scratch.name) / "labels.json"
 
     def _await_ready(self, worker: _Worker) -> None:
         try:
@@ -195,7 +214,14 @@ def serve_worker(spec: WorkerSpec, cores: Sequence[int], pipe: Connection) -> No
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
-    server = Server(spec.bundles, spec.listen, settings=spec.settings, repository=spec.repository)
+    server = Server(
+        spec.bundles,
+        spec.listen,
+        settings=spec.settings,
+        repository=spec.repository,
+        source=ChannelSource(spec.channel, _say) if spec.channel else None,
+        on_reload=lambda report: _say(*report.lines),
+    )
     try:
         server.start()
     except TidegateError as error:
@@ -217,6 +243,11 @@ def settle() -> None:
     """Tell the garbage collector that what was loaded stays, so that it never looks through it again."""
     gc.collect()
     gc.freeze()
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        sys.stderr.write(f"{line}\n")
 
 
 def _tell(pipe: Connection, what: object) -> None:

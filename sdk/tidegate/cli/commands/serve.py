@@ -7,18 +7,17 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from tidegate.cli.files import read_file
 from tidegate.cli.safety_options import add_safety, safety
+from tidegate.cli.serving import configure_models, models_of, say
 from tidegate.errors import ConfigError
 
 if TYPE_CHECKING:
     from tidegate.cloud.announce import ChannelAnnouncer
-    from tidegate.cloud.repository import ReloadReport
     from tidegate.cloud.workers import WorkerPool
 
 DESCRIPTION = """Serve bundles over gRPC: the Open Inference Protocol v2, streaming speech recognition, health and
@@ -31,6 +30,9 @@ EXAMPLE = """tidegate serve voice-commands.tide --listen 127.0.0.1:8001
 tidegate serve mlp-1.0.0.tide mlp-1.1.0.tide --variant onnx-fp32 --threads 1
 tidegate serve models/ --versions latest:2 --watch-s 5 --workers 2
 tidegate serve models/ --listen 0.0.0.0:8001 --tls-cert cert.pem --tls-key key.pem --access keys.json --rate 100
+tidegate serve --config serve.toml models/
+tidegate serve --channel https://models.example.com/site --channel-root 1.root.json --channel-model mlp \\
+    --channel-dir /var/lib/tidegate/channel
 tidegate serve voice-commands-cloud.tide --announce https://models.example.com/site --announce-root 1.root.json"""
 
 DEFAULT_LISTEN = "127.0.0.1:8001"
@@ -39,7 +41,7 @@ DEFAULT_GRACE_S = 30.0
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="bundle; several versions may be given")
+    configure_models(parser)
     parser.add_argument(
         "--listen", default=DEFAULT_LISTEN, metavar="ADDRESS", help=f"HOST:PORT or unix:PATH; default {DEFAULT_LISTEN}"
     )
@@ -49,7 +51,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--versions", default="all", metavar="POLICY", help="all, latest:N or specific:V,V of each model; default all"
     )
-    parser.add_argument("--watch-s", type=float, default=0.0, metavar="S", help="look for changed bundles every S s")
+    parser.add_argument(
+        "--watch-s", type=float, default=0.0, metavar="S", help="look for changes every S s; default: never, channel 60"
+    )
     parser.add_argument("--catalogue", type=Path, metavar="FILE", help="JSON lines to search instead of the bundle's")
     parser.add_argument("--max-message-mb", type=int, default=64, metavar="N", help="largest message; default 64")
     parser.add_argument("--max-streams", type=int, default=1000, metavar="N", help="open at once; default 1000")
@@ -79,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Start, say where, wait for a signal, drain."""
     from tidegate.cloud import Server, ServerSettings
     from tidegate.cloud.budget import plan, usable_cores
+    from tidegate.cloud.channel_source import ChannelSource
     from tidegate.cloud.device_keys import DeviceKeys
     from tidegate.cloud.devices import Reception
     from tidegate.cloud.repository import LoadSettings, RepositorySettings
@@ -87,33 +92,31 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.grace_s >= 0:
         raise ConfigError(f"--grace-s is {arguments.grace_s}; expected 0 or more", fix="give a time in seconds")
+    catalogue = read_file(arguments.catalogue, "--catalogue") if arguments.catalogue else None
+    loading = LoadSettings(arguments.variant, arguments.threads, catalogue)
+    models = models_of(arguments, RepositorySettings(policy=parse_policy(arguments.versions), loading=loading))
     settings = ServerSettings(
         maximum_message_bytes=arguments.max_message_mb * 2**20,
         maximum_streams=arguments.max_streams,
         reflection=arguments.reflection,
         safety=safety(arguments),
-        watch_interval_s=arguments.watch_s,
+        watch_interval_s=models.watch_interval_s,
         model_control=None if arguments.model_control is None else arguments.model_control == "on",
     )
     budget = plan(usable_cores(), arguments.workers, arguments.threads)
-    held = RepositorySettings(policy=parse_policy(arguments.versions))
-    catalogue = read_file(arguments.catalogue, "--catalogue") if arguments.catalogue else None
     if budget.workers > 1:
-        loading = LoadSettings(arguments.variant, arguments.threads, catalogue)
-        spec = WorkerSpec(tuple(arguments.bundles), arguments.listen, settings, replace(held, loading=loading))
+        spec = WorkerSpec(models.bundles, arguments.listen, settings, models.repository, models.channel)
         return _run_workers(arguments, WorkerPool(spec, budget, on_event=_warn))
     announcer = _announcer(arguments)
     keys = DeviceKeys(arguments.device_keys, on_warning=_warn) if arguments.device_keys else None
     server = Server(
-        arguments.bundles,
+        models.bundles,
         arguments.listen,
-        variant=arguments.variant,
-        threads=arguments.threads,
-        catalogue=catalogue,
         settings=settings,
         reception=Reception(announcer, keys),
-        repository=held,
-        on_reload=_tell_reload,
+        repository=models.repository,
+        source=ChannelSource(models.channel, say) if models.channel else None,
+        on_reload=lambda report: say(*report.lines),
     )
     # What fails is said in our own messages; grpc's core would add lines of its own.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -152,14 +155,6 @@ def _run_workers(arguments: argparse.Namespace, pool: WorkerPool) -> int:
     if not finished:
         sys.stderr.write(f"tidegate: work was cut off after {arguments.grace_s:g} s\n  what to do: raise --grace-s\n")
     return 0 if finished else 1
-
-
-def _tell_reload(report: ReloadReport) -> None:
-    for verb, versions in (("loaded", report.loaded), ("unloaded", report.unloaded)):
-        for name, version in versions:
-            sys.stderr.write(f"{verb} {name} {version}\n")
-    for place, error in report.failed:
-        sys.stderr.write(f"tidegate: {place}: {error.message}\n  what to do: {error.fix}\n")
 
 
 def _announcer(arguments: argparse.Namespace) -> ChannelAnnouncer | None:
