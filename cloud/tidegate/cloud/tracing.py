@@ -1,0 +1,141 @@
+"""OpenTelemetry spans of requests: an `Observer`, so that a server without it pays nothing.
+
+The spans of a request are made when it is over, from the times that the core took: `request` from its arrival until its
+answer was handed to the transport; inside it `queue`, `compute`, `reply`. The parent is the caller's, by the header
+`traceparent` of W3C Trace Context, which gRPC carries as metadata. The caller's decision to sample or not is kept.
+
+    request                 rpc.system, rpc.method, tidegate.model, tidegate.version, ...
+    |-- queue               arrival -> start of the run
+    |-- compute             the run, with joining and splitting of a batch
+    `-- reply               writing the answer
+"""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from tidegate.cloud.core import Caller, Inference, Request
+from tidegate.errors import ConfigError, DependencyError, TidegateError
+from tidegate.wire.status import code_of
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+SCOPE = "tidegate.cloud"
+
+
+class Tracing:
+    """Makes spans."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        """Make spans with `provider`; whoever made it shuts it down.
+
+        Raises:
+            DependencyError: opentelemetry is not installed.
+        """
+        trace, propagator = _api()
+        self._trace = trace
+        self._propagator = propagator()
+        self._tracer = provider.get_tracer(SCOPE, version("tidegate"))
+
+    def finished(
+        self, caller: Caller, request: Request, answer: Inference | None, error: TidegateError | None, took_ns: int
+    ) -> None:
+        """Make the spans of one request."""
+        end_ns = time.time_ns()
+        began_ns = end_ns - took_ns
+        span = self._tracer.start_span(
+            "request",
+            context=self._propagator.extract(caller.metadata),
+            kind=self._trace.SpanKind.SERVER,
+            start_time=began_ns,
+        )
+        if span.is_recording():
+            span.set_attributes(_attributes(caller, request, answer, error))
+            if error is not None:
+                # The message may quote values of the request; the kind of error does not.
+                span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, type(error).__name__))
+            if answer is not None:
+                self._add_parts(span, answer, began_ns, end_ns)
+        span.end(end_ns)
+
+    def _add_parts(self, span: Any, answer: Inference, began_ns: int, end_ns: int) -> None:
+        inside = self._trace.set_span_in_context(span)
+        started_ns = began_ns + answer.queue_ns
+        ran_ns = started_ns + answer.compute_ns
+        for name, start_ns, stop_ns in (
+            ("queue", began_ns, started_ns),
+            ("compute", started_ns, ran_ns),
+            ("reply", ran_ns, end_ns),
+        ):
+            self._tracer.start_span(name, context=inside, start_time=start_ns).end(max(start_ns, stop_ns))
+
+
+def exporting_provider(endpoint: str, *, service_name: str = "tidegate") -> TracerProvider:
+    """Return a provider that sends spans to a collector by OTLP over HTTP, in batches, from a thread of its own.
+
+    Args:
+        endpoint: such as `http://127.0.0.1:4318`; the path of the protocol is added where there is none.
+        service_name: how traces call this server; the environment's OTEL_SERVICE_NAME goes first.
+
+    Raises:
+        ConfigError: not an http(s) address.
+        DependencyError: opentelemetry is not installed.
+    """
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError(f"trace endpoint {endpoint!r}; expected http(s)://HOST:PORT", fix="such as http://host:4318")
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError as error:
+        raise _missing(error) from error
+    import os
+
+    whole = endpoint if parts.path not in ("", "/") else f"{endpoint.rstrip('/')}/v1/traces"
+    name = os.environ.get(OTEL_SERVICE_NAME, service_name)
+    provider = TracerProvider(resource=Resource.create({"service.name": name, "service.version": version("tidegate")}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=whole)))
+    return provider
+
+
+def _attributes(
+    caller: Caller, request: Request, answer: Inference | None, error: TidegateError | None
+) -> dict[str, str | int]:
+    """Return facts about a request, none of its values. `rpc.*` are OpenTelemetry's names."""
+    attributes: dict[str, str | int] = {
+        "rpc.system": "http" if "host" in caller.metadata else "grpc",
+        "rpc.service": "inference.GRPCInferenceService",
+        "rpc.method": "ModelInfer",
+        "network.peer.address": caller.peer,
+        "tidegate.model": request.model,
+        "tidegate.version": answer.served.version if answer is not None else request.version,
+        "tidegate.code": "OK" if error is None else code_of(error),
+    }
+    if answer is not None:
+        attributes["tidegate.variant"] = answer.served.model.variant_id
+        if request.version not in ("", answer.served.version):
+            attributes["tidegate.label"] = request.version
+    if request.id:
+        attributes["tidegate.request_id"] = request.id[:128]
+    return attributes
+
+
+def _api() -> tuple[Any, Any]:
+    try:
+        from opentelemetry import trace
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+    except ImportError as error:
+        raise _missing(error) from error
+    return trace, TraceContextTextMapPropagator
+
+
+def _missing(error: ImportError) -> DependencyError:
+    return DependencyError(f"traces need opentelemetry: {error}", fix="pip install 'tidegate[otel]'")
