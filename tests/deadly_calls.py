@@ -76,8 +76,14 @@ def watch(directory: Path, reached: Reached) -> None:
         raw = CountingFile(file, mode.replace("b", ""), closefd=closefd, opener=opener)
         return io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
 
-    os.write, os.fsync, os.ftruncate = write, sync, truncate  # type: ignore[assignment]
-    io.open = builtins.open = open_counting  # type: ignore[assignment]
+    for module, name, ours in (
+        (os, "write", write),
+        (os, "fsync", sync),
+        (os, "ftruncate", truncate),
+        (io, "open", open_counting),
+        (builtins, "open", open_counting),
+    ):
+        setattr(module, name, ours)
     tempfile._io.open = open_counting  # type: ignore[attr-defined]
     if hasattr(pathlib, "_NormalAccessor"):  # Python 3.10 keeps its own.
         pathlib._NormalAccessor.open = staticmethod(open_counting)

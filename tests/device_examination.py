@@ -80,7 +80,7 @@ def answering(scene: Scene, device: Path) -> str:
 
 
 def _bring_to_newest(scene: Scene, device: Path) -> None:
-    outcomes = []
+    outcomes: list[str] = []
     for _ in range(UPDATES):
         try:
             outcomes.append(Updater(device).update().outcome)

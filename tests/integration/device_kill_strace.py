@@ -25,7 +25,7 @@ from pathlib import Path
 from tests.device_examination import examine
 from tests.device_scenes import SCENES, Scene, make_scene, one_thread, probe_in_this_process, server_process
 
-NAMES = [
+NAMES = (
     "openat",
     "open",
     "creat",
@@ -53,7 +53,7 @@ NAMES = [
     "chmod",
     "fchmod",
     "fchmodat",
-]
+)
 _CALL = re.compile(r"(\d+) +(\w+)\((.*)")
 _READS_ONLY = re.compile(r"O_RDONLY(?!.*O_(CREAT|TRUNC))")
 ATTACH_LIMIT_S = 20.0

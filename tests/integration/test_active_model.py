@@ -229,6 +229,8 @@ def test_a_record_that_cannot_be_read_leaves_what_runs_and_starts_the_factorys(d
         np.testing.assert_array_equal(model(X), X * 2)
         state.unlink()
         np.testing.assert_array_equal(model(X), X * 2)
+    with device.open() as model:
+        np.testing.assert_array_equal(model(X), X)
     state.write_bytes(b"{torn")
     with device.open() as model:
         np.testing.assert_array_equal(model(X), X)

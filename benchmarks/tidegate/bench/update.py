@@ -274,9 +274,9 @@ def _tell(result: Cost | Memory, as_json: bool) -> None:
         )
     else:
         print(
-            f"{result.kind:14} {result.outcome:11} {result.requests:2} requests {result.wire_bytes:>10,} bytes  update "
-            f"{result.update_ms:7.0f} ms  probe {result.probe_ms or 0:6.0f} ms  roll back {result.rollback_ms or 0:5.0f} ms"
-            f"  {', '.join(result.fetched)}",
+            f"{result.kind:14} {result.outcome:11} {result.requests:2} requests {result.wire_bytes:>10,} bytes  "
+            f"update {result.update_ms:7.0f} ms  probe {result.probe_ms or 0:6.0f} ms  "
+            f"roll back {result.rollback_ms or 0:5.0f} ms  {', '.join(result.fetched)}",
             flush=True,
         )
 

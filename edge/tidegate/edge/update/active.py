@@ -369,9 +369,10 @@ class ActiveModel:
             self._record = None
             if self._current is not None:
                 return [self._current.slot]
-            if not isinstance(error, BundleError):
-                raise
-            return [read_slot(self._layout.factory)]
+            try:
+                return [read_slot(self._layout.factory)]
+            except NotFoundError:
+                raise error from None
         return ladder_of(record)
 
     def _tell_running(self, version: LoadedVersion) -> None:
