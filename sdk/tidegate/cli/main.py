@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "serve": "serve bundles over gRPC",
     "access": "make, list and revoke the keys of a server's callers",
     "call": "call a model on a server once",
+    "conformance": "hold any server of the Open Inference Protocol against what the protocol says",
     "bench": "measure latency, throughput, memory and CPU time",
     "keys": "make signing keys, change who may sign",
     "publish": "offer a bundle on a track of a channel",

@@ -1,0 +1,126 @@
+"""`tidegate conformance`: hold any server of the Open Inference Protocol against what the protocol says."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from tidegate.cli.printing import Bars, print_json, print_table
+from tidegate.conformance import CHECKS, Result, Run, Source, Verdict, write_models
+from tidegate.conformance import run as run_suite
+from tidegate.conformance.subject import parse_input
+from tidegate.errors import ConfigError
+
+DESCRIPTION = """Ask a server of the Open Inference Protocol (gRPC, without TLS) about a hundred questions, good and
+wrong ones, and print what it answered, what was expected, and who says so: the protocol's text (OIP), Triton's
+extensions and status codes (Triton), or gRPC itself. Any server may be asked, not only Tidegate's. Exit code 0: nothing
+failed; 1: something did, or nobody answered. The questions about datatypes need the small models that --write-models
+writes, as bundles and as ONNX files in the layout of Triton's repository; without them they count as not offered."""
+
+EXAMPLE = """tidegate conformance 127.0.0.1:8001
+tidegate conformance triton.example.com:8001 --model densenet --source oip
+tidegate conformance 127.0.0.1:8081 --model mlp --input x:FP32:-1,64 --json
+tidegate conformance --write-models models/"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("target", nargs="?", metavar="HOST:PORT", help="the server")
+    parser.add_argument("--model", default="", metavar="NAME", help="default: the first that the server lists as ready")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME:DATATYPE:SIZES",
+        help="an input that the metadata leaves out or wrong; may be repeated",
+    )
+    parser.add_argument(
+        "--source",
+        action="append",
+        choices=[source.value.lower() for source in Source],
+        help="ask only what this source says; may be repeated",
+    )
+    parser.add_argument("--with-control", action="store_true", help="unload the model under load, and load it again")
+    parser.add_argument("--timeout-s", type=float, default=30.0, metavar="S", help="for each call; default 30")
+    parser.add_argument("--failed", action="store_true", help="show only what failed")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--write-models", type=Path, metavar="DIR", help="write the models of the datatype checks")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the suite and show what it found, or write the models."""
+    if (arguments.target is None) == (arguments.write_models is None):
+        raise ConfigError("expected a server, or --write-models DIR", fix="give one of the two")
+    if arguments.write_models is not None:
+        for path in write_models(arguments.write_models):
+            print(path)
+        return 0
+    # What fails is said in our own messages; grpc's core would add lines of its own.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    sources = [source for source in Source if arguments.source is None or source.value.lower() in arguments.source]
+    done = 0
+    with Bars() as bars:
+
+        def show(result: Result) -> None:
+            nonlocal done
+            done += 1
+            bars.show("asking", done, len(CHECKS))
+
+        found = run_suite(
+            arguments.target,
+            model=arguments.model,
+            inputs=[parse_input(text) for text in arguments.input],
+            sources=sources,
+            control=arguments.with_control,
+            timeout_s=arguments.timeout_s,
+            on_result=show,
+        )
+    if arguments.json:
+        print_json(_document(found))
+    else:
+        _print(found, only_failed=arguments.failed)
+    return 0 if found.passed else 1
+
+
+def _print(found: Run, *, only_failed: bool) -> None:
+    print(f"{found.server} at {found.target}, model {found.model}")
+    rows = [
+        (check.name, check.source.value, finding.verdict.value, check.expected, finding.found)
+        for check, finding in ((result.check, result.finding) for result in found.results)
+        if not only_failed or finding.verdict is Verdict.FAIL
+    ]
+    if rows:
+        print_table(("check", "source", "verdict", "expected", "found"), rows)
+    print()
+    print_table(
+        ("source", *(verdict.value for verdict in Verdict)),
+        [
+            (source.value, *(str(found.count(verdict, source)) for verdict in Verdict))
+            for source in Source
+            if any(result.check.source is source for result in found.results)
+        ],
+    )
+
+
+def _document(found: Run) -> dict[str, object]:
+    return {
+        "target": found.target,
+        "server": found.server,
+        "model": found.model,
+        "passed": found.passed,
+        "counts": {
+            source.value: {verdict.value: found.count(verdict, source) for verdict in Verdict} for source in Source
+        },
+        "checks": [
+            {
+                "name": result.check.name,
+                "source": result.check.source.value,
+                "rule": result.check.rule,
+                "expected": result.check.expected,
+                "found": result.finding.found,
+                "verdict": result.finding.verdict.value,
+            }
+            for result in found.results
+        ],
+    }
