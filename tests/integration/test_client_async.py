@@ -197,7 +197,7 @@ def test_speech_is_recognised() -> None:
             with pytest.raises(StateError, match="already returned"):
                 await stream.wait(1, 1)
             with pytest.raises(InputError, match="int16"):
-                await stream.send(0, audio.astype(np.float32))  # type: ignore[arg-type]
+                await stream.send(0, audio.astype(np.float32))
         with pytest.raises(StateError):
             await stream.begin(2, 0)
 

@@ -88,7 +88,8 @@ class AsyncDuplex:
         self._queue_bytes = 0
         self._finished_sending = False
         self._call = connection.open_stream(service, method, headers=headers, timeout_s=timeout_s)
-        self._tasks = {asyncio.ensure_future(self._write()), asyncio.ensure_future(self._read())}
+        self._writer = asyncio.ensure_future(self._write())
+        self._reader = asyncio.ensure_future(self._read())
 
     async def put(self, request: Any, timeout_s: float) -> None:
         """Queue one request, waiting for room.
@@ -151,9 +152,9 @@ class AsyncDuplex:
         self.closed = True
         self.finish_sending()
         if wait_s:
-            await asyncio.wait(self._tasks, timeout=wait_s)
+            await asyncio.wait({self._reader}, timeout=wait_s)
         self._call.cancel()
-        await asyncio.wait(self._tasks)
+        await asyncio.wait({self._reader, self._writer})
 
     def _has_header(self, name: str) -> bool:
         return any(key == name for key, _ in self.answer_headers or ())
@@ -212,3 +213,5 @@ class AsyncDuplex:
         self._queue.clear()
         self._queue_bytes = 0
         self.finish_sending()
+        # grpc.aio leaves a write waiting for ever when the call ends before a connection was made.
+        self._writer.cancel()

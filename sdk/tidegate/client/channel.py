@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from tidegate.client.settings import RetrySettings, TlsSettings, Token, check_target, check_token_is_safe
-from tidegate.errors import ConfigError, DependencyError, StateError, TidegateError
+from tidegate.errors import ConfigError, DependencyError, StateError, TidegateError, UnavailableError
 from tidegate.wire.status import error_of
 
 LARGEST_MESSAGE_BYTES = 64 * 2**20
@@ -26,6 +26,12 @@ a network that swallows a request is noticed after this time."""
 
 LARGEST_RECONNECT_WAIT_MS = 2_000
 """After a server came back, calls reach it again within this time."""
+
+
+TLS_FAILED = ("handshake failed", "verification check failed")
+"""How grpc says that the two ends could not agree on a connection. Only the advice depends on it."""
+
+TLS_FIX = "compare the authorities, this client's certificate and the server's name, or whether the server encrypts"
 
 
 @dataclass(frozen=True)
@@ -86,11 +92,10 @@ class ChannelSettings:
             code: grpc.StatusCode.
             details: the status message.
         """
-        text = details or ""
-        if code.name == "UNAVAILABLE" and "handshake failed" in text.lower():
-            text += ". What to do: compare the authorities, this client's certificate and the server's name, "
-            text += "or whether the server encrypts at all"
-        return error_of(code.name, text, peer=self.target)
+        error = error_of(code.name, details or "", peer=self.target)
+        if code.name == "UNAVAILABLE" and any(words in error.message.lower() for words in TLS_FAILED):
+            return UnavailableError(error.message, fix=TLS_FIX)
+        return error
 
     def closed_error(self) -> StateError:
         """Return what is raised for a call after close."""
