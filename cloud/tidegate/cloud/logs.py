@@ -22,6 +22,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal, TextIO
 
 from tidegate.cloud.core import Caller, Inference, Request
+from tidegate.cloud.version_status import ReloadReport
 from tidegate.errors import TidegateError
 from tidegate.wire.status import code_of
 
@@ -32,6 +33,8 @@ LOGGER = "tidegate"
 
 FAILURES_PER_S = 10
 """Lines about failed requests; more are counted and told of with the next."""
+
+WARNING_MARK = "tidegate: "
 
 _EVENT = "tidegate_event"
 _FACTS = "tidegate_facts"
@@ -93,7 +96,10 @@ class TextLines(logging.Formatter):
         """Return one line, and a traceback where there is one."""
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
-            text = f"tidegate: {text}"
+            text = f"{WARNING_MARK}{text}"
+        fix = getattr(record, _FACTS, {}).get("fix")
+        if fix:
+            text += f"\n  what to do: {fix}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return text
@@ -158,3 +164,20 @@ def request_id(caller: Caller, request: Request) -> str:
     """Return how a request is called: by its header `x-request-id`, else its own id, else a new one."""
     given = caller.metadata.get("x-request-id") or request.id
     return given[:128] if given else uuid.uuid4().hex
+
+
+def say(*lines: str) -> None:
+    """Log sentences that have no facts; what begins with `tidegate:` is a warning."""
+    for line in lines:
+        warning = line.startswith(WARNING_MARK)
+        log.log(logging.WARNING if warning else logging.INFO, line.removeprefix(WARNING_MARK))
+
+
+def tell_reload(report: ReloadReport) -> None:
+    """Log what a reload changed and what it could not load."""
+    for verb, versions in (("loaded", report.loaded), ("unloaded", report.unloaded)):
+        for name, version in versions:
+            log.info("%s %s %s", verb, name, version, extra=event(verb, model=name, version=version))
+    for place, error in (*report.failed, *report.notes):
+        facts = {"place": place, "error": type(error).__name__, "fix": error.fix}
+        log.warning("%s: %s", place, error.message, extra=event("load_failed", **facts))

@@ -120,6 +120,8 @@ class App:
             answer = await self._handlers[route.does](ask)
         except TidegateError as error:
             answer = error_answer(error)
+        if self._core.work.draining:
+            answer.headers.append((b"connection", b"close"))
         if REQUEST_ID_HEADER in headers:
             answer.headers.append((REQUEST_ID_HEADER.encode(), headers[REQUEST_ID_HEADER].encode("latin-1")))
         try:

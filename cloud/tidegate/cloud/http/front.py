@@ -155,6 +155,9 @@ class HttpFront:
             await asyncio.gather(*runs)
         finally:
             self._serving.set()
+            for server in self._servers:
+                for connection in tuple(server.server_state.connections):
+                    connection.transport.abort()
             if renewing is not None:
                 renewing.cancel()
             await self._of_all.stop()
