@@ -57,6 +57,15 @@ def linear_bundle(directory: Path, *, name: str = "linear", version: str = "1.0.
     )
 
 
+def wide_bundle(directory: Path, *, version: str, steps: int) -> Path:
+    """`x` FP32 [-1, 64] -> `y` FP32 [-1, 500]: 128 kB of weights, moved by `steps` of the last bit."""
+    weights = np.random.default_rng(1).normal(size=(64, 500)).astype(np.float32)
+    weights.view(np.uint32)[...] += np.uint32(steps)
+    nodes = [helper.make_node("MatMul", ["x", "weights"], ["y"])]
+    shapes: tuple[Tensors, Tensors] = {"x": ("FP32", (-1, 64))}, {"y": ("FP32", (-1, 500))}
+    return _written(directory, "wide", version, *shapes, nodes, {"weights": weights})
+
+
 def simple_bundle(directory: Path, *, name: str = "simple") -> Path:
     """Triton's `simple`: INPUT0, INPUT1 INT32 [-1, 16] -> OUTPUT0 their sum, OUTPUT1 their difference."""
     axes = (-1, 16)

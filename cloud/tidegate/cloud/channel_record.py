@@ -46,7 +46,8 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
     def serving(self, installed: Installed) -> Followed:
         """Return the state once `installed` serves. What failed before it does not count any more."""
         before = self.active if self.active and self.active.manifest_sha256 != installed.manifest_sha256 else None
-        return Followed(active=installed, previous=before or self.previous)
+        newer = tuple(release for release in self.quarantined if release > installed.release)
+        return Followed(active=installed, previous=before or self.previous, quarantined=newer)
 
     def without(self, release: int) -> Followed:
         """Return the state after a release failed."""
