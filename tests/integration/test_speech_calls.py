@@ -314,7 +314,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_recording_is_refused(call: Callable[[str], Any], case: str) -> None:
     fields, text = WRONG[case]
-    request = pb.RecognizeRequest(**({"config": config(), "content": TONE} | fields))
+    whole: dict[str, Any] = {"config": config(), "content": TONE} | fields
+    request = pb.RecognizeRequest(**whole)
     with pytest.raises(grpc.RpcError) as caught:
         call("Recognize")(request, timeout=WAIT_S)
     assert caught.value.code() is Invalid

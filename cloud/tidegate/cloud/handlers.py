@@ -110,7 +110,7 @@ def streaming_handler(method: Method, behaviour: Streaming, streams: Streams, *,
     return grpc.stream_stream_rpc_method_handler(handle, response_serializer=method.response.SerializeToString)
 
 
-def counted_handler(method: Method, behaviour: Commanded, streams: Streams) -> Any:
+def counted_handler(method: Method, behaviour: Callable[[Any, ContextCaller], Any], streams: Streams) -> Any:
     """Return the handler of a unary method that takes long: it holds a thread, and counts as a stream does.
 
     Its message is not taken in before there is a place for it, so what waits costs no memory here.

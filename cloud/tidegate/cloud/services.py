@@ -10,7 +10,14 @@ from tidegate.cloud.core import Core
 from tidegate.cloud.devices import Reception
 from tidegate.cloud.direct import DirectPool, MessagePool, supported
 from tidegate.cloud.guard import Guard
-from tidegate.cloud.handlers import Behaviours, counted_handler, streaming_handler, unary_handlers, watching_handler
+from tidegate.cloud.handlers import (
+    Behaviours,
+    Streaming,
+    counted_handler,
+    streaming_handler,
+    unary_handlers,
+    watching_handler,
+)
 from tidegate.cloud.inference import InferenceServicer
 from tidegate.cloud.repository import served_names
 from tidegate.cloud.repository_control import RepositoryControl
@@ -152,7 +159,10 @@ def _speech(
     core: Core, streams: Streams, reception: Reception, limits: SpeechLimits, observers: Sequence[SegmentObserver]
 ) -> tuple[str, dict[str, Any]]:
     servicer = SpeechServicer(core, reception, limits, observers)
-    streaming = {"StreamingRecognize": servicer.streaming_recognize, "BatchRecognize": servicer.batch_recognize}
+    streaming: dict[str, Streaming] = {
+        "StreamingRecognize": servicer.streaming_recognize,
+        "BatchRecognize": servicer.batch_recognize,
+    }
     handlers = {
         name: streaming_handler(SPEECH.method(name), behaviour, streams) for name, behaviour in streaming.items()
     }

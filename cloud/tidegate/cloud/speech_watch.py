@@ -122,7 +122,7 @@ def wake_call(context: Any) -> None:
     Args:
         context: grpc's.
     """
-    state = getattr(context, "_state", None)
+    state: Any = getattr(context, "_state", None)
     if not hasattr(state, "condition") or not hasattr(state, "request"):
         context.cancel()
         return
