@@ -28,10 +28,10 @@ def identity_model(datatype: str) -> str:
 
 
 def sample(datatype: str) -> NDArray[Any]:
-    """Return six elements with the limits of the datatype; of BYTES: empty, with a NUL, not UTF-8, long."""
+    """Return six elements with the limits of the datatype; of BYTES: empty, with a NUL, long, beyond ASCII."""
     if datatype == "BYTES":
         array = np.empty((2, 3), object)
-        array[:] = [[b"", b"plain", b"a\0b"], [b"\xff\xfe", "é".encode(), b"x" * 300]]
+        array[:] = [[b"", b"plain", b"a\0b"], ["é".encode(), b" ", b"x" * 300]]
         return array
     if datatype == "BOOL":
         return np.array([[True, False, True], [False, False, True]])
@@ -81,6 +81,17 @@ def _equal(found: NDArray[Any], expected: NDArray[Any]) -> bool:
     return bool(np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f"))
 
 
+def _not_text(bench: Bench) -> Finding:
+    if not bench.offers(identity_model("BYTES")):
+        return not_offered(f"no model {identity_model('BYTES')}")
+    array = np.array([[b"\xff\xfe", b"\x80"]], object)
+    answer = bench.infer(with_raw(identity_model("BYTES"), {"INPUT0": array}))
+    if answer.code == "INVALID_ARGUMENT":
+        return not_offered(str(answer))
+    found = outputs_of(answer).get("OUTPUT0")
+    return failed(str(answer)) if found is None else judged(_equal(found, array), str(found.tolist()))
+
+
 def _simple(backwards: bool) -> Callable[[Bench], Finding]:
     def probe(bench: Bench) -> Finding:
         if not bench.offers(SIMPLE):
@@ -119,6 +130,13 @@ CHECKS = (
         )
         for datatype in NUMPY_BY_NAME
         if datatype not in RAW_ONLY
+    ),
+    Check(
+        "datatype.bytes.not-text",
+        Source.TRITON,
+        "BYTES need not be UTF-8; a model of text may refuse",
+        "the same back, or INVALID_ARGUMENT",
+        _not_text,
     ),
     Check("simple.forward", Source.OIP, "two inputs in the metadata's order", "sum and difference", _simple(False)),
     Check("simple.backward", Source.OIP, "two inputs in the other order", "sum and difference", _simple(True)),

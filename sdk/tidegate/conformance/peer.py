@@ -98,10 +98,10 @@ class Peer:
             return Answer(error.code().name, error.details() or "")
         return Answer("OK", response=answer)
 
-    def begin(self, request: Any) -> Any:
+    def begin(self, request: Any, *, timeout_s: float | None = None) -> Any:
         """Begin a ModelInfer and return grpc's future of it."""
         return self._channel.unary_unary(f"/{OPEN_INFERENCE.name}/ModelInfer").future(
-            _bytes(request), timeout=self.timeout_s
+            _bytes(request), timeout=timeout_s or self.timeout_s
         )
 
     def finished(self, future: Any) -> Answer:
