@@ -11,6 +11,10 @@ demo: $(VENV)/.edge-and-cloud          ## real audio through the device path and
 test: $(VENV)/.dev                     ## the whole suite
 	$(BIN)/python -m pytest
 
+kill-test: $(VENV)/.dev                ## a kill, and a refusal of the disk, at every call of a device that changes its files
+	TIDEGATE_KILL=all $(BIN)/python -m pytest -s --timeout=3600 tests/integration/test_device_kill.py \
+		tests/integration/test_device_faults.py
+
 check: $(VENV)/.dev                    ## style, types, floors, generated code
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -21,6 +21,9 @@ from tests.device_examination import examine
 from tests.device_scenes import SCENES, Scene, make_scene, one_thread, probe_in_this_process, server_process
 from tests.forked import ended
 
+FEWEST_KILLS = 4
+"""Of a scene, however large the steps."""
+
 
 def points_of(scene: Scene, home: Path) -> list[Point]:
     """Run the scene's command once to its end and return every point of it."""
@@ -62,7 +65,9 @@ def go_through(name: str, scene: Scene, *, step: int, every: int, everywhere: bo
     """Kill one scene at its points and examine what is left."""
     home = scene.site.home
     points = points_of(scene, home)
-    chosen = points if everywhere else distinct(points)[len(name) % step :: step]
+    states = distinct(points)
+    stride = max(1, min(step, len(states) // FEWEST_KILLS))
+    chosen = points if everywhere else states[len(name) % stride :: stride]
     answered: dict[str, int] = {}
     for index, point in enumerate(chosen):
         device = _copy(scene, home / f"killed-{point.number}")
@@ -76,7 +81,7 @@ def go_through(name: str, scene: Scene, *, step: int, every: int, everywhere: bo
     return {
         "scene": name,
         "points": len(points),
-        "states": len(distinct(points)),
+        "states": len(states),
         "killed": len(chosen),
         "to_the_end": len(range(0, len(chosen), every)),
         "answered": answered,

@@ -1,7 +1,7 @@
 """SIGKILL at the calls that change a device's files: there is always a working model, and never an unverified byte.
 
-By default each state of the disk that a kill can leave is made by a kill in one of three scenes, and a part of them
-elsewhere; TIDEGATE_KILL=all makes a kill at every point of every scene and brings each device to the newest version.
+By default at every sixth of the states of the disk that a kill can leave, and every third of these devices is brought
+to the newest version; TIDEGATE_KILL=all makes a kill at every point and brings every device there (`make kill-test`).
 """
 
 from __future__ import annotations

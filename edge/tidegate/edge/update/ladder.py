@@ -30,10 +30,9 @@ def ladder_of(record: Record) -> list[Slot]:
 
     An updater that died in the middle of a roll-back may not come again for hours: what it was leaving stands last.
     """
+    order = [record.active, record.previous, record.factory]
     if record.phase is State.ROLLING_BACK:
-        order = (record.previous, record.factory, record.active)
-    else:
-        order = (record.active, record.previous, record.factory)
+        order = [*order[1:], record.active]
     ladder: dict[Identity, Slot] = {}
     for slot in order:
         if slot is not None:
