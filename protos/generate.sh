@@ -12,7 +12,8 @@ root=$(dirname "$protos")
 
 generate() { # $1: where protos/ goes, $2: where sdk/ goes
     mkdir -p "$1" "$2/tidegate/wire"
-    "$protoc" -I "$protos" --python_out="$1" --pyi_out="$1" "$protos/tidegate/v1/speech.proto"
+    "$protoc" -I "$protos" --python_out="$1" --pyi_out="$1" "$protos/tidegate/v1/speech.proto" \
+        "$protos/tidegate/v1/admin.proto"
     "$protoc" -I "$protos" --include_imports --descriptor_set_out="$2/tidegate/wire/open_inference.binpb" \
         "$protos/open_inference/grpc_predict_v2.proto"
 }
@@ -20,6 +21,8 @@ generate() { # $1: where protos/ goes, $2: where sdk/ goes
 up_to_date() { # $1, $2: what was generated into a temporary directory
     cmp "$1/tidegate/v1/speech_pb2.py" "$protos/tidegate/v1/speech_pb2.py" &&
         cmp "$1/tidegate/v1/speech_pb2.pyi" "$protos/tidegate/v1/speech_pb2.pyi" &&
+        cmp "$1/tidegate/v1/admin_pb2.py" "$protos/tidegate/v1/admin_pb2.py" &&
+        cmp "$1/tidegate/v1/admin_pb2.pyi" "$protos/tidegate/v1/admin_pb2.pyi" &&
         cmp "$2/tidegate/wire/open_inference.binpb" "$root/sdk/tidegate/wire/open_inference.binpb"
 }
 

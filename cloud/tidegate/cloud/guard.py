@@ -28,6 +28,7 @@ ACTION_BY_METHOD: Mapping[str, Action] = {
     "RepositoryIndex": Action.READ,
     "LogSettings": Action.READ,
     "ServerReflectionInfo": Action.READ,
+    "Metrics": Action.METRICS,
     "ModelInfer": Action.INFER,
     "ModelStreamInfer": Action.INFER,
     "StreamingRecognize": Action.INFER,
@@ -39,7 +40,12 @@ ACTION_BY_METHOD: Mapping[str, Action] = {
 LogSettings reads; where it changes something it asks for `permit` as well.
 """
 
-CHECKED_FURTHER_IN = frozenset({"ModelInfer", "RepositoryModelLoad", "RepositoryModelUnload"})
+CHECKED_FURTHER_IN = frozenset(
+    {
+        *("ModelInfer", "RepositoryModelLoad", "RepositoryModelUnload"),
+        *("ListLabels", "SetLabel", "RollBackLabel", "RemoveLabel"),
+    }
+)
 """The core asks `admit`, repository control `permit`: at the door of these, only who calls is looked at."""
 
 

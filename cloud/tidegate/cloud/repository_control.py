@@ -11,7 +11,7 @@ version; without it a load takes what the policy selects, and an unload takes al
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from tidegate.cloud.core import Caller, Core
@@ -85,13 +85,24 @@ class RepositoryControl:
         """
         self._guarded(action, messages.RepositoryModelLoadRequest(), caller, lambda: None)
 
-    def _guarded(self, action: str, request: Any, caller: Caller, command: Any) -> None:
-        model: str = request.model_name
+    def _guarded(self, action: str, request: Any, caller: Caller, command: Callable[[], object]) -> None:
+        def checked() -> None:
+            _check_repository(request.repository_name)
+            command()
+
+        self.command(action, request.model_name, caller, checked)
+
+    def command(self, action: str, model: str, caller: Caller, command: Callable[[], object]) -> None:
+        """Do one command of whoever may give it, and tell the guards what came of it.
+
+        Raises:
+            UnavailableError: control is off.
+            TidegateError: a guard's, or the command's.
+        """
         try:
             self._check_enabled(action)
             for guard in self._guards:
                 guard.permit(caller, action, model)
-            _check_repository(request.repository_name)
             command()
         except TidegateError as error:
             for guard in self._guards:

@@ -19,6 +19,7 @@ from tidegate.cloud.handlers import (
     watching_handler,
 )
 from tidegate.cloud.inference import InferenceServicer
+from tidegate.cloud.label_control import LabelControl
 from tidegate.cloud.repository import served_names
 from tidegate.cloud.repository_control import RepositoryControl
 from tidegate.cloud.speech import SegmentObserver, SpeechLimits, SpeechServicer
@@ -26,9 +27,9 @@ from tidegate.cloud.stalled import Streams, Watch
 from tidegate.cloud.streaming_inference import StreamingInference
 from tidegate.cloud.trace_log import SHARED_MEMORY_METHODS, LogSettings, no_shared_memory, no_trace_settings
 from tidegate.errors import DependencyError, NotFoundError
-from tidegate.v1 import speech_pb2
+from tidegate.v1 import admin_pb2, speech_pb2
 from tidegate.wire.messages import descriptor_files
-from tidegate.wire.services import OPEN_INFERENCE, SPEECH, Method, Service
+from tidegate.wire.services import ADMIN, OPEN_INFERENCE, SPEECH, Method, Service
 
 REFLECTION_NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 """The two versions have the same messages on the wire; new clients ask for the first one first."""
@@ -110,6 +111,8 @@ def add_services(
     pool = DirectPool(watch) if direct and supported() else None
     _add(server, *_inference(core, streams, reception, control, guard, pool))
     _add(server, *_speech(core, streams, reception, speech, segment_observers))
+    labels = Behaviours(quick={}, begun={}, blocking=LabelControl(core.repository, control).methods)
+    _add(server, *unary_handlers(ADMIN, labels, work=core.work, reception=reception, guard=guard, direct=pool))
     servicer = health.HealthServicer()
     watching = MessagePool(watch, HEALTH_THREADS) if pool is not None else None
     _add(server, *_health(servicer, core, subscriptions, reception, guard, pool, watching))
@@ -225,11 +228,11 @@ def _add_reflection(server: Any, streams: Streams) -> None:
     from grpc_health.v1 import health, health_pb2
 
     pool = descriptor_pool.DescriptorPool()
-    for module in (speech_pb2, health_pb2, reflection_pb2):
+    for module in (speech_pb2, admin_pb2, health_pb2, reflection_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
     for file in descriptor_files():
         pool.AddSerializedFile(file)
-    offered = (OPEN_INFERENCE.name, SPEECH.name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    offered = (OPEN_INFERENCE.name, SPEECH.name, ADMIN.name, health.SERVICE_NAME, reflection.SERVICE_NAME)
     servicer = reflection.ReflectionServicer(offered, pool)
     method = Method(
         "ServerReflectionInfo",

@@ -29,6 +29,7 @@ COMMANDS: dict[str, str] = {
     "listen": "audio in, transcript and search results out",
     "serve": "serve bundles over gRPC",
     "access": "make, list and revoke the keys of a server's callers",
+    "label": "show and move the labels of a server's models",
     "call": "call a model on a server once",
     "conformance": "hold any server of the Open Inference Protocol against what the protocol says",
     "bench": "measure latency, throughput, memory and CPU time",

@@ -1,11 +1,11 @@
-"""The two services as tables of methods: a server makes its handlers from them, a client its stubs."""
+"""The services as tables of methods: a server makes its handlers from them, a client its stubs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.v1 import speech_pb2
+from tidegate.v1 import admin_pb2, speech_pb2
 from tidegate.wire import messages
 
 ACCEPTED_HEADER = "tidegate-accepted"
@@ -100,5 +100,15 @@ SPEECH = Service(
         ),
         Method("Recognize", speech_pb2.RecognizeRequest, speech_pb2.RecognizeResponse),
         Method("BatchRecognize", speech_pb2.BatchRecognizeRequest, speech_pb2.BatchRecognizeResponse, streaming=True),
+    ),
+)
+
+ADMIN = Service(
+    "tidegate.v1.Admin",
+    (
+        Method("ListLabels", admin_pb2.ListLabelsRequest, admin_pb2.ListLabelsResponse),
+        Method("SetLabel", admin_pb2.SetLabelRequest, admin_pb2.LabelMove),
+        Method("RollBackLabel", admin_pb2.LabelRequest, admin_pb2.LabelMove),
+        Method("RemoveLabel", admin_pb2.LabelRequest, admin_pb2.LabelMove),
     ),
 )
