@@ -114,24 +114,42 @@ def read_arrays(message: Any, target: str) -> dict[str, NDArray[Any]]:
     """
     from tidegate.wire.tensors import read_outputs
 
-    brief = set()
-    for output in message.outputs:
-        # MLServer sends empty typed contents with raw ones.
-        if message.raw_output_contents and output.HasField("contents") and not output.contents.ByteSize():
-            output.ClearField("contents")
-        if output.datatype == BF16:
-            output.datatype = "UINT16"
-            brief.add(output.name)
+    try:
+        return read_outputs(message)
+    except InputError as error:
+        # The few answers that need it are put right only here, so that the others pay nothing for it.
+        brief = _put_right(message)
+        if brief is None:
+            raise _broken(message, target, error) from error
     try:
         arrays = read_outputs(message)
     except InputError as error:
-        raise ModelError(
-            f"{target}: the answer of model {message.model_name!r} breaks the protocol: {error.message}",
-            fix="correct the server",
-        ) from error
-    for name in brief:
-        arrays[name] = from_words(arrays[name])
-    return arrays
+        raise _broken(message, target, error) from error
+    return {name: from_words(array) if name in brief else array for name, array in arrays.items()}
+
+
+def _put_right(message: Any) -> set[str] | None:
+    """Drop empty typed contents beside raw ones, which MLServer sends, and name BF16 by its words.
+
+    Returns:
+        The names of the BF16 outputs; None when there was nothing to put right.
+    """
+    brief, changed = set(), False
+    for output in message.outputs:
+        if message.raw_output_contents and output.HasField("contents") and not output.contents.ByteSize():
+            output.ClearField("contents")
+            changed = True
+        if output.datatype == BF16:
+            output.datatype = "UINT16"
+            brief.add(output.name)
+    return brief if brief or changed else None
+
+
+def _broken(message: Any, target: str, error: InputError) -> ModelError:
+    return ModelError(
+        f"{target}: the answer of model {message.model_name!r} breaks the protocol: {error.message}",
+        fix="correct the server",
+    )
 
 
 def _value(parameter: Any) -> Parameter:

@@ -48,10 +48,10 @@ class InferCall:
         request = messages.ModelInferRequest(model_name=self.name, model_version=self.version, id=self.request_id)
         arrays = {key: np.asarray(value) for key, value in self.inputs.items()}
         brief = {key for key, array in arrays.items() if is_bfloat16(array)}
-        write_inputs(request, {key: as_words(array) if key in brief else array for key, array in arrays.items()})
-        if brief:
-            for tensor in request.inputs:
-                tensor.datatype = BF16 if tensor.name in brief else tensor.datatype
+        write_inputs(request, arrays | {key: as_words(arrays[key]) for key in brief} if brief else arrays)
+        for tensor in request.inputs if brief else ():
+            if tensor.name in brief:
+                tensor.datatype = BF16
         for output in self.outputs or ():
             request.outputs.add(name=output)
         for key, value in (self.parameters or {}).items():
