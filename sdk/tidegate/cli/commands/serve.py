@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from tidegate.cli.files import read_file
+from tidegate.cli.ray_options import add_ray, run_on_ray
 from tidegate.cli.safety_options import add_safety, safety
 from tidegate.cli.serving import configure_models, models_of, say
 from tidegate.errors import ConfigError
@@ -77,6 +78,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="describe the services to clients; default: yes, no on public addresses",
     )
     add_safety(parser)
+    add_ray(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -92,6 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not arguments.grace_s >= 0:
         raise ConfigError(f"--grace-s is {arguments.grace_s}; expected 0 or more", fix="give a time in seconds")
+    if arguments.engine == "ray":
+        return run_on_ray(arguments, _signalled())
     catalogue = read_file(arguments.catalogue, "--catalogue") if arguments.catalogue else None
     loading = LoadSettings(arguments.variant, arguments.threads, catalogue)
     models = models_of(arguments, RepositorySettings(policy=parse_policy(arguments.versions), loading=loading))

@@ -1,0 +1,69 @@
+"""`tidegate serve --engine ray`: its options, and the run until a signal comes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+
+from tidegate.errors import ConfigError
+
+NOT_ON_RAY = (
+    "config", "channel", "workers", "watch_s", "catalogue", "announce", "device_keys", "model_control",
+    "label", "labels_file", "memory_limit_mb", "tls_cert", "client_ca", "access", "audit", "rate",
+)  # fmt: skip
+"""Options that the Ray engine could not keep, so that they are refused instead of forgotten."""
+
+
+def add_ray(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    group = parser.add_argument_group("ray", "docs/scaling.md says what it costs and what is not there")
+    group.add_argument("--engine", choices=("own", "ray"), default="own", help="ray: replicas on a Ray cluster")
+    group.add_argument("--replicas", default="1", metavar="N[:M]", help="of the ray engine: N, or from N to M by load")
+    group.add_argument("--ray-address", metavar="HOST:PORT", help="of a running cluster, or auto; default: one here")
+
+
+def run_on_ray(arguments: argparse.Namespace, stopping: threading.Event) -> int:
+    """Serve on Ray until `stopping` is set.
+
+    Raises:
+        ConfigError: an option that the engine does not have, or an address that Ray cannot keep to itself.
+        TidegateError: as `tidegate.cloud.ray_serving.running`.
+    """
+    from tidegate.cloud.ray import RaySettings
+    from tidegate.cloud.ray_serving import place_of, running
+
+    given = [name for name in NOT_ON_RAY if getattr(arguments, name, None)]
+    if given:
+        raise ConfigError(
+            f"--{given[0].replace('_', '-')} does not work with --engine ray", fix="leave one of the two out"
+        )
+    place = place_of(arguments.listen, arguments.ray_address)
+    if not arguments.insecure:
+        raise ConfigError(
+            f"{arguments.listen} is open to other machines and Ray Serve has no TLS",
+            fix="add --insecure behind a firewall or a TLS proxy, or leave --engine ray out",
+        )
+    least, most = _replicas(arguments.replicas)
+    settings = RaySettings(
+        bundles=tuple(str(Path(bundle).resolve()) for bundle in arguments.bundles),
+        variant=arguments.variant,
+        threads=1 if arguments.threads is None else arguments.threads,
+        versions=arguments.versions,
+        min_replicas=least,
+        max_replicas=most,
+        drain_s=arguments.grace_s,
+    )
+    with running(settings, place):
+        print(f"listening on {arguments.listen}", flush=True)
+        stopping.wait()
+        sys.stderr.write("draining\n")
+    return 0
+
+
+def _replicas(text: str) -> tuple[int, int]:
+    least, separator, most = text.partition(":")
+    if not least.isdecimal() or (separator and not most.isdecimal()):
+        raise ConfigError(f"--replicas is {text!r}; expected N or N:M", fix="write --replicas 2 or --replicas 1:4")
+    return int(least), int(most or least)
