@@ -14,6 +14,7 @@ from tidegate.cloud.core import Admission, Core, Observer
 from tidegate.cloud.devices import Reception
 from tidegate.cloud.guard import Guard
 from tidegate.cloud.limits import Safety, check_encrypted, is_public
+from tidegate.cloud.outside import Outside, OutsideSettings
 from tidegate.cloud.port import checked_host, encryption, open_port, remove_socket
 from tidegate.cloud.repository import ReloadReport, Repository, RepositorySettings
 from tidegate.cloud.repository_control import ControlGuard, RepositoryControl
@@ -70,6 +71,8 @@ class ServerSettings:
     """how long a worker process drains whose parent is gone"""
     safety: Safety = field(default_factory=Safety)
     """encryption, keys, limits against misuse"""
+    outside: OutsideSettings = field(default_factory=OutsideSettings)
+    """HTTP, metrics, request log, traces"""
     watch_interval_s: float = 0.0
     """how often to look for changed bundles; 0: only `Server.reload` does"""
 
@@ -141,6 +144,7 @@ class Server:
         self._settings = settings or ServerSettings()
         safety = self._settings.safety
         check_encrypted(listen, safety)
+        self._settings.outside.check(safety)
         self._encryption = encryption(safety)
         self._guard = Guard.of(safety)
         self._segment_observers = tuple(segment_observers)
@@ -162,10 +166,21 @@ class Server:
         )
         if not self._guard.idle:
             admissions = (self._guard, *admissions)
-        self.core = Core(self.repository, self._work, admissions=admissions, observers=observers)
+        self._outside = Outside(self._settings.outside)
+        self.core = Core(
+            self.repository, self._work, admissions=admissions, observers=(*self._outside.observers, *observers)
+        )
         allowed = self._settings.model_control
-        self._control = RepositoryControl(
-            self.core, enabled=not is_public(listen) if allowed is None else allowed, guards=(self._guard, *guards)
+        if allowed is None:
+            allowed = not (is_public(listen) or self._settings.outside.is_public)
+        self._control = RepositoryControl(self.core, enabled=allowed, guards=(self._guard, *guards))
+        self._outside.join(
+            self.core,
+            control=self._control,
+            door=self._guard,
+            open_streams=lambda: self._slots.open,
+            safety=safety,
+            share_port=self._settings.share_port,
         )
         self._watchers = self._new_watchers(on_reload, follows=bool(held.label_file), at_once=source is not None)
         self.reception = reception or Reception()
@@ -177,6 +192,16 @@ class Server:
     def address(self) -> str:
         """HOST:PORT that clients call, with the real port; or unix:PATH."""
         return f"{self._host}:{self._port}" if self._host else self._listen
+
+    @property
+    def http_address(self) -> str:
+        """HOST:PORT of HTTP, with the real port; empty without HTTP."""
+        return self._outside.http_address
+
+    @property
+    def metrics_address(self) -> str:
+        """HOST:PORT of the port for metrics alone; empty without one."""
+        return self._outside.metrics_address
 
     @property
     def open_streams(self) -> int:
@@ -207,12 +232,14 @@ class Server:
         self._grpc_server = self._new_grpc_server()
         try:
             self._port = self._open_port()
+            self._outside.open()
             self._load_models()
         except BaseException:
             self._close(free_models=True)
             raise
         self._add_services()
         self._grpc_server.start()
+        self._outside.start()
         self._watch.start()
         for watcher in self._watchers:
             watcher.start()
@@ -247,6 +274,7 @@ class Server:
         finished = self._work.wait_until_idle(grace_s)
         self._grpc_server.stop(max(0.0, min(CLOSE_GRACE_S, deadline - time.monotonic()))).wait()
         self._watch.stop()
+        self._outside.stop(max(CLOSE_GRACE_S, deadline - time.monotonic()) if finished else CLOSE_GRACE_S)
         self._close(free_models=self._work.wait_until_computed(CLOSE_GRACE_S))
         return finished
 
@@ -328,17 +356,11 @@ class Server:
 
     def _close(self, *, free_models: bool) -> None:
         self._grpc_server.stop(0).wait()
+        self._outside.stop(0)
         remove_socket(self._listen)
         if free_models:
             self.repository.close()
         self._grpc_server = None
-
-
-def _joined(bundles: Sequence[str | Path], source: Source | None) -> Source:
-    """Return the files that were named and the source beside them as one."""
-    files = [BundleFiles([Path(bundle) for bundle in bundles])] if bundles else []
-    sources: list[Source] = [*files, *([source] if source is not None else [])]
-    return sources[0] if len(sources) == 1 else SeveralSources(sources)
 
 
 def _options(maximum_message_bytes: int, share_port: bool) -> list[tuple[str, int]]:

@@ -24,7 +24,10 @@ from typing import Any
 
 from tidegate.cloud.budget import Budget
 from tidegate.cloud.channel_source import ChannelSettings, ChannelSource
+from tidegate.cloud.http.settings import Siblings
 from tidegate.cloud.limits import check_encrypted
+from tidegate.cloud.logs import say, set_up, tell_reload
+from tidegate.cloud.outside import OutsideSettings
 from tidegate.cloud.port import checked_host
 from tidegate.cloud.repository import RepositorySettings
 from tidegate.cloud.server import Server, ServerSettings
@@ -80,11 +83,14 @@ class WorkerPool:
         self._on_event = on_event
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[int, _Worker] = {}
-        self._holder: socket.socket | None = None
+        self._holders: list[socket.socket] = []
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._stopping = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="tidegate-workers", daemon=True)
         self.address = ""
+        """HOST:PORT that all workers serve; as the next two, known when `start` returns"""
+        self.http_address = ""
+        self.metrics_address = ""
 
     @property
     def process_ids(self) -> tuple[int, ...]:
@@ -98,10 +104,10 @@ class WorkerPool:
             ResourceError: the port cannot be had.
             TidegateError: what a worker could not load.
         """
-        if self._holder is not None:
+        if self._holders:
             raise StateError("the workers were started before", fix="make a new WorkerPool")
-        self._hold_port()
         try:
+            self._hold_ports()
             for index in range(self._budget.workers):
                 self._workers[index] = self._spawn(index)
             for worker in self._workers.values():
@@ -127,8 +133,8 @@ class WorkerPool:
                 worker.process.join()
             finished = finished and worker.process.exitcode == 0
             worker.pipe.close()
-        if self._holder is not None:
-            self._holder.close()
+        for holder in self._holders:
+            holder.close()
         if self._scratch is not None:
             self._scratch.cleanup()
         return finished
@@ -140,9 +146,18 @@ class WorkerPool:
     def __exit__(self, *error: object) -> None:
         self.stop(5.0)
 
-    def _hold_port(self) -> None:
-        """Bind, without listening, so that the number stays ours and no connection comes here."""
-        host, _, port = self._spec.listen.rpartition(":")
+    def _hold_ports(self) -> None:
+        """Bind, without listening, so that the numbers stay ours and no connection comes here."""
+        http = self._spec.settings.outside.http
+        self.address = self._held(self._spec.listen)
+        self.http_address = self._held(http.listen)
+        self.metrics_address = self._held(http.metrics_listen)
+
+    def _held(self, listen: str) -> str:
+        """Hold one port and return its address with the real number; nothing for none."""
+        if not listen:
+            return ""
+        host, _, port = listen.rpartition(":")
         family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
         holder = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -155,11 +170,11 @@ class WorkerPool:
         except OSError as error:
             holder.close()
             raise ResourceError(
-                f"cannot listen on {self._spec.listen}: {error.strerror}",
+                f"cannot listen on {listen}: {error.strerror}",
                 fix="stop what listens there, or choose another port; port 0 takes a free one",
             ) from error
-        self._holder = holder
-        self.address = f"{host}:{holder.getsockname()[1]}"
+        self._holders.append(holder)
+        return f"{host}:{holder.getsockname()[1]}"
 
     def _spawn(self, index: int) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -168,7 +183,7 @@ class WorkerPool:
         spec = replace(
             self._spec,
             listen=self.address,
-            settings=replace(self._spec.settings, share_port=True),
+            settings=replace(self._spec.settings, share_port=True, outside=self._outside(index)),
             repository=replace(held, loading=loading, label_file=held.label_file or self._label_file()),
         )
         process = self._context.Process(
@@ -180,9 +195,18 @@ class WorkerPool:
 
     def _label_file(self) -> Path:
         """Return where workers agree on labels when nobody named a file: it goes when the pool does."""
+        return self._scratch_directory() / "labels.json"
+
+    def _outside(self, index: int) -> OutsideSettings:
+        """Return what one worker shows: on the ports of all, and knowing where the others are."""
+        outside = self._spec.settings.outside
+        http = replace(outside.http, listen=self.http_address, metrics_listen=self.metrics_address)
+        return replace(outside, http=http, siblings=Siblings(str(self._scratch_directory()), index))
+
+    def _scratch_directory(self) -> Path:
         if self._scratch is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="tidegate-workers-")
-        return Path(self._scratch.name) / "labels.json"
+        return Path(self._scratch.name)
 
     def _await_ready(self, worker: _Worker) -> None:
         try:
@@ -212,6 +236,7 @@ def serve_worker(spec: WorkerSpec, cores: Sequence[int], pipe: Connection) -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    set_up(spec.settings.outside.log_format)
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     server = Server(
@@ -219,8 +244,8 @@ def serve_worker(spec: WorkerSpec, cores: Sequence[int], pipe: Connection) -> No
         spec.listen,
         settings=spec.settings,
         repository=spec.repository,
-        source=ChannelSource(spec.channel, _say) if spec.channel else None,
-        on_reload=lambda report: _say(*report.lines),
+        source=ChannelSource(spec.channel, say) if spec.channel else None,
+        on_reload=tell_reload,
     )
     try:
         server.start()
@@ -243,11 +268,6 @@ def settle() -> None:
     """Tell the garbage collector that what was loaded stays, so that it never looks through it again."""
     gc.collect()
     gc.freeze()
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        sys.stderr.write(f"{line}\n")
 
 
 def _tell(pipe: Connection, what: object) -> None:

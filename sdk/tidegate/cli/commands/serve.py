@@ -12,9 +12,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from tidegate.cli.files import read_file
+from tidegate.cli.outside_options import add_outside, outside
 from tidegate.cli.ray_options import add_ray, run_on_ray
 from tidegate.cli.safety_options import add_safety, safety
-from tidegate.cli.serving import configure_models, models_of, say
+from tidegate.cli.serving import configure_models, models_of
 from tidegate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,15 +23,16 @@ if TYPE_CHECKING:
     from tidegate.cloud.workers import WorkerPool
 
 DESCRIPTION = """Serve bundles over gRPC: the Open Inference Protocol v2, streaming speech recognition, health and
-reflection. When all models are loaded and proven, one line `listening on HOST:PORT` is printed, with the real port
-when 0 was asked for; a script can wait for it. SIGTERM or SIGINT drains: health turns NOT_SERVING, what is under way
-finishes, exit code 0. A second signal ends it at once. An address that other machines reach needs a certificate; what
-only this machine reaches, loopback or unix:PATH, does not."""
+reflection; with --http over HTTP as well. When all models are loaded and proven, one line `listening on HOST:PORT` is
+printed, with the real port when 0 was asked for; a script can wait for it. SIGTERM or SIGINT drains: health turns
+NOT_SERVING, what is under way finishes, exit code 0. A second signal ends it at once. An address that other machines
+reach needs a certificate; what only this machine reaches, loopback or unix:PATH, does not."""
 
 EXAMPLE = """tidegate serve voice-commands.tide --listen 127.0.0.1:8001
 tidegate serve mlp-1.0.0.tide mlp-1.1.0.tide --variant onnx-fp32 --threads 1
 tidegate serve models/ --versions latest:2 --watch-s 5 --workers 2
 tidegate serve models/ --listen 0.0.0.0:8001 --tls-cert cert.pem --tls-key key.pem --access keys.json --rate 100
+tidegate serve models/ --http 127.0.0.1:8000 --metrics 127.0.0.1:8002 --log-format json
 tidegate serve --config serve.toml models/
 tidegate serve --channel https://models.example.com/site --channel-root 1.root.json --channel-model mlp \\
     --channel-dir /var/lib/tidegate/channel
@@ -79,6 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_safety(parser)
     add_ray(parser)
+    add_outside(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -88,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tidegate.cloud.channel_source import ChannelSource
     from tidegate.cloud.device_keys import DeviceKeys
     from tidegate.cloud.devices import Reception
+    from tidegate.cloud.logs import event, log, say, set_up, tell_reload
     from tidegate.cloud.repository import LoadSettings, RepositorySettings
     from tidegate.cloud.versions import parse_policy
     from tidegate.cloud.workers import WorkerPool, WorkerSpec, settle
@@ -96,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--grace-s is {arguments.grace_s}; expected 0 or more", fix="give a time in seconds")
     if arguments.engine == "ray":
         return run_on_ray(arguments, _signalled())
+    set_up(arguments.log_format)
     catalogue = read_file(arguments.catalogue, "--catalogue") if arguments.catalogue else None
     loading = LoadSettings(arguments.variant, arguments.threads, catalogue)
     models = models_of(arguments, RepositorySettings(policy=parse_policy(arguments.versions), loading=loading))
@@ -104,6 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
         maximum_streams=arguments.max_streams,
         reflection=arguments.reflection,
         safety=safety(arguments),
+        outside=outside(arguments),
         watch_interval_s=models.watch_interval_s,
         model_control=None if arguments.model_control is None else arguments.model_control == "on",
     )
@@ -120,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         reception=Reception(announcer, keys),
         repository=models.repository,
         source=ChannelSource(models.channel, say) if models.channel else None,
-        on_reload=lambda report: say(*report.lines),
+        on_reload=tell_reload,
     )
     # What fails is said in our own messages; grpc's core would add lines of its own.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -130,16 +136,17 @@ def run(arguments: argparse.Namespace) -> int:
         announcer.start()
     for served in server.repository.all():
         model = served.model
-        sys.stderr.write(f"{served.name} {served.version}: {model.variant_id} on {model.runtime}, {model.provider}\n")
+        text = f"{served.name} {served.version}: {model.variant_id} on {model.runtime}, {model.provider}"
+        log.info(text, extra=event("serving", model=served.name, version=served.version, variant=model.variant_id))
     settle()
-    print(f"listening on {server.address}", flush=True)
+    _say_where(server.address, server.http_address, server.metrics_address)
     stopping.wait()
-    sys.stderr.write("draining\n")
+    log.info("draining", extra=event("draining", under_way=server.work_under_way))
     finished = server.stop(arguments.grace_s)
     if announcer is not None:
         announcer.close()
     if not finished:
-        sys.stderr.write(f"tidegate: work was cut off after {arguments.grace_s:g} s\n  what to do: raise --grace-s\n")
+        _tell_cut_off(arguments.grace_s)
     code = 0 if finished else 1
     if server.computing:
         _leave(code)
@@ -150,14 +157,16 @@ def _run_workers(arguments: argparse.Namespace, pool: WorkerPool) -> int:
     """Run several processes on one port until a signal comes."""
     if arguments.announce or arguments.device_keys:
         raise ConfigError("--announce and --device-keys work with one worker only", fix="leave --workers out")
+    from tidegate.cloud.logs import event, log
+
     stopping = _signalled()
     pool.start()
-    print(f"listening on {pool.address}", flush=True)
+    _say_where(pool.address, pool.http_address, pool.metrics_address)
     stopping.wait()
-    sys.stderr.write("draining\n")
+    log.info("draining", extra=event("draining"))
     finished = pool.stop(arguments.grace_s)
     if not finished:
-        sys.stderr.write(f"tidegate: work was cut off after {arguments.grace_s:g} s\n  what to do: raise --grace-s\n")
+        _tell_cut_off(arguments.grace_s)
     return 0 if finished else 1
 
 
@@ -179,8 +188,24 @@ def _announcer(arguments: argparse.Namespace) -> ChannelAnnouncer | None:
     )
 
 
+def _say_where(address: str, http_address: str, metrics_address: str) -> None:
+    """Print the addresses; scripts wait for the first line, and by then all of them are served."""
+    lines = [f"listening on {address}"]
+    lines += [f"http on {http_address}"] if http_address else []
+    lines += [f"metrics on {metrics_address}"] if metrics_address else []
+    print("\n".join(lines), flush=True)
+
+
+def _tell_cut_off(grace_s: float) -> None:
+    from tidegate.cloud.logs import event, log
+
+    log.warning("work was cut off after %g s", grace_s, extra=event("cut_off", fix="raise --grace-s"))
+
+
 def _warn(message: str) -> None:
-    sys.stderr.write(f"tidegate: {message}\n")
+    from tidegate.cloud.logs import log
+
+    log.warning(message)
 
 
 def _signalled() -> threading.Event:
