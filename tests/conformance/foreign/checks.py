@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.client import AsyncClient, Client
-from tidegate.errors import DeadlineError, InputError, TidegateError
+from tidegate.errors import DeadlineError, InputError, NotFoundError, TidegateError
 from tidegate.runtime import load
 
 MODEL = Path(__file__).parents[2] / "data" / "dense.onnx"
@@ -47,7 +47,7 @@ def checks(client: Client) -> dict[str, Callable[[], object]]:
         "wrong shape, refused here": lambda: raises(
             InputError, lambda: client.infer("dense", {"x": ONES[:, :5]}), "[1, 64]"
         ),
-        "unknown model": lambda: raises(TidegateError, lambda: client.infer("nobody", {"x": ONES}), "nobody"),
+        "unknown model": lambda: raises(NotFoundError, lambda: client.infer("nobody", {"x": ONES}), "nobody"),
         "deadline": lambda: raises(
             DeadlineError, lambda: client.infer("echo", {"wait_s": np.array([5.0])}, timeout_s=0.3), ""
         ),
