@@ -18,6 +18,7 @@ from tidegate.cloud.outside import Outside, OutsideSettings
 from tidegate.cloud.port import checked_host, encryption, open_port, remove_socket
 from tidegate.cloud.repository import ReloadReport, Repository, RepositorySettings
 from tidegate.cloud.repository_control import ControlGuard, RepositoryControl
+from tidegate.cloud.request_log_settings import RequestLogSettings
 from tidegate.cloud.sources import Source, joined_sources
 from tidegate.cloud.speech_settings import SpeechSettings
 from tidegate.cloud.stalled import ClientStreams, Streams, Watch
@@ -26,6 +27,7 @@ from tidegate.cloud.work import StreamSlots, Work
 from tidegate.errors import ConfigError, DependencyError, ResourceError, StateError
 
 if TYPE_CHECKING:
+    from tidegate.cloud.request_log import RequestLog
     from tidegate.cloud.services import Health
     from tidegate.cloud.speech import SegmentObserver
 
@@ -59,6 +61,8 @@ class ServerSettings:
     """longest speech segment"""
     speech: SpeechSettings = field(default_factory=SpeechSettings)
     """further limits of speech streams"""
+    request_log: RequestLogSettings | None = None
+    """which requests are kept for retraining; None: none"""
     reflection: bool | None = None
     """whether clients may ask for the services' descriptors; None: only where no other machine reaches the address"""
     model_control: bool | None = None
@@ -147,6 +151,12 @@ class Server:
         self._settings.outside.check(safety)
         self._encryption = encryption(safety)
         self._guard = Guard.of(safety)
+        kept = self._settings.request_log
+        self.request_log = None if kept is None else _new_request_log(kept)
+        """what is kept of requests; None: nothing"""
+        if self.request_log is not None:
+            observers = (self.request_log, *observers)
+            segment_observers = (self.request_log, *segment_observers) if kept and kept.speech else segment_observers
         self._segment_observers = tuple(segment_observers)
         self._watch = Watch(safety)
         self._work = Work()
@@ -237,6 +247,8 @@ class Server:
         except BaseException:
             self._close(free_models=True)
             raise
+        if self.request_log is not None:
+            self.request_log.start()
         self._add_services()
         self._grpc_server.start()
         self._outside.start()
@@ -360,7 +372,15 @@ class Server:
         remove_socket(self._listen)
         if free_models:
             self.repository.close()
+        if self.request_log is not None:
+            self.request_log.close()
         self._grpc_server = None
+
+
+def _new_request_log(settings: RequestLogSettings) -> RequestLog:
+    from tidegate.cloud.request_log import RequestLog
+
+    return RequestLog(settings)
 
 
 def _options(maximum_message_bytes: int, share_port: bool) -> list[tuple[str, int]]:

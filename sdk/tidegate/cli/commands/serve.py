@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tidegate.cli.files import read_file
 from tidegate.cli.outside_options import add_outside, outside
 from tidegate.cli.ray_options import add_ray, run_on_ray
+from tidegate.cli.request_log_options import add_request_log, request_log
 from tidegate.cli.safety_options import add_safety, safety
 from tidegate.cli.serving import configure_models, models_of
 from tidegate.errors import ConfigError
@@ -82,6 +83,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_safety(parser)
     add_ray(parser)
     add_outside(parser)
+    add_request_log(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -110,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         reflection=arguments.reflection,
         safety=safety(arguments),
         outside=outside(arguments),
+        request_log=request_log(arguments),
         watch_interval_s=models.watch_interval_s,
         model_control=None if arguments.model_control is None else arguments.model_control == "on",
     )
