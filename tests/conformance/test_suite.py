@@ -262,7 +262,7 @@ def faults() -> dict[str, tuple[Fault, list[str]]]:
         "loses outputs": (changing("ModelInfer", losing_first_output), ["infer.raw"]),
         "typed differs": (typed_differs, ["infer.typed", *(name for name in DATATYPES if name.endswith(".typed"))]),
         "spoils contents": (changing("ModelInfer", spoiling_bytes), DATATYPES),
-        "no id": (forgetting("ModelInfer", "id"), ["infer.id", "infer.concurrent"]),
+        "no id": (forgetting("ModelInfer", "id"), ["infer.id", "infer.id.any-text", "infer.concurrent"]),
         "ids exchanged": (exchanging_answers(), ["infer.id", "infer.concurrent"]),
         "no model name": (changing("ModelInfer", emptied("model_name")), ["infer.model-name"]),
         "no model version": (changing("ModelInfer", emptied("model_version")), ["infer.model-version"]),

@@ -84,9 +84,29 @@ def outputs_of(answer: Answer) -> Outputs:
     if not answer.ok:
         return {}
     try:
-        return read_outputs(answer.response)
+        return outputs_read(answer.response)
     except InputError:
         return {}
+
+
+def outputs_read(response: Any) -> Outputs:
+    """Return the outputs of a ModelInferResponse.
+
+    Raises:
+        InputError: they are not what they say.
+    """
+    plain = messages.ModelInferResponse()
+    plain.CopyFrom(response)
+    for output in plain.outputs:
+        # Beside raw contents some servers leave an empty message behind, which says nothing.
+        if not has_typed(output):
+            output.ClearField("contents")
+    return read_outputs(plain)
+
+
+def has_typed(tensor: Any) -> bool:
+    """Say whether a tensor has typed elements."""
+    return bool(tensor.contents.ListFields())
 
 
 def same(one: Outputs, other: Outputs) -> bool:

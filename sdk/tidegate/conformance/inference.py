@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from tidegate.bundle.manifest import TensorSpec
-from tidegate.conformance.bench import Bench, outputs_of, same
+from tidegate.conformance.bench import Bench, has_typed, outputs_of, outputs_read, same
 from tidegate.conformance.check import Check, Finding, Source, failed, judged, not_offered
 from tidegate.conformance.subject import with_raw
 from tidegate.errors import InputError
-from tidegate.wire.tensors import read_outputs
 
 CALLERS = 16
 CALLS_EACH = 4
@@ -47,11 +46,14 @@ def _typed(bench: Bench) -> Finding:
     return judged(same(outputs_of(answer), outputs_of(bench.good)), _shown(outputs_of(answer)))
 
 
-@needs_model
-def _identity(bench: Bench) -> Finding:
-    wanted = "conformance 7/é"
-    answer = bench.infer(bench.subject.request(id=wanted))
-    return judged(answer.ok and answer.response.id == wanted, repr(answer.response.id) if answer.ok else str(answer))
+def _identity(wanted: str) -> Probe:
+    @needs_model
+    def probe(bench: Bench) -> Finding:
+        answer = bench.infer(bench.subject.request(id=wanted))
+        found = repr(answer.response.id) if answer.ok else str(answer)
+        return judged(answer.ok and answer.response.id == wanted, found)
+
+    return probe
 
 
 @needs_model
@@ -109,7 +111,7 @@ def _output_order(answer: Any, wanted: list[str]) -> Finding:
 @needs_model
 def _raw_or_typed(bench: Bench) -> Finding:
     response = bench.good.response
-    typed = [output.name for output in response.outputs if output.HasField("contents")]
+    typed = [output.name for output in response.outputs if has_typed(output)]
     raws = len(response.raw_output_contents)
     fits = not typed if raws else len(typed) == len(response.outputs)
     return judged(fits and raws in (0, len(response.outputs)), f"{raws} raw, {len(typed)} typed")
@@ -182,7 +184,7 @@ def _as_described(bench: Bench, answer: Any) -> Finding:
     if not answer.ok:
         return failed(str(answer))
     try:
-        found = read_outputs(answer.response)
+        found = outputs_read(answer.response)
     except InputError as error:
         return failed(error.message)
     specs = {spec.name: spec for spec in bench.subject.outputs}
@@ -222,7 +224,8 @@ def _shown(outputs: Any) -> str:
 CHECKS = (
     Check("infer.raw", Source.OIP, "raw contents, row-major, one entry an input", "outputs as in the metadata", _raw),
     Check("infer.typed", Source.OIP, "typed contents by datatype", "what the raw request got", _typed),
-    Check("infer.id", Source.OIP, "an id that is given comes back", "the same id", _identity),
+    Check("infer.id", Source.OIP, "an id that is given comes back", "the same id", _identity("conformance-7")),
+    Check("infer.id.any-text", Source.OIP, "an id is any text", "the same id", _identity("conformance 7/é")),
     Check("infer.model-name", Source.OIP, "the answer names the model", "the model's name", _model_name),
     Check("infer.model-version", Source.TRITON, "the answer names the version used", "not empty", _model_version),
     Check(
