@@ -66,13 +66,19 @@ class ContextCaller:
 
 
 class Awaiting(Protocol):
-    """Ends calls whose message does not come."""
+    """Ends calls whose message does not come, or whose answer is not taken."""
 
     def expect_message(self, call: object, cancel: Callable[[], object]) -> None:
         """A call has begun."""
 
     def message_came(self, call: object) -> None:
         """Its message is here, or never will be."""
+
+    def answer_leaves(self, call: object, cancel: Callable[[], object]) -> None:
+        """Its answer is being sent."""
+
+    def over(self, call: object) -> None:
+        """It has ended."""
 
 
 Begin = Callable[[bytes, ContextCaller, Reply], None]
@@ -136,7 +142,7 @@ class DirectPool(ThreadPoolExecutor):
             self._awaiting.message_came(rpc_event.call)
             result = tag(event)
             raw, state.request = state.request, None
-            reply = partial(_reply, fn, in_pool, rpc_event, state, call)
+            reply = partial(_reply, self._awaiting, fn, in_pool, rpc_event, state, call)
             if raw is None:
                 reply(None, InputError("the call ended without a message", fix="send one request message"))
                 return result
@@ -145,6 +151,7 @@ class DirectPool(ThreadPoolExecutor):
             return result
 
         self._awaiting.expect_message(rpc_event.call, rpc_event.call.cancel)
+        state.callbacks.append(partial(self._awaiting.over, rpc_event.call))
         rpc_event.call.start_server_batch((self._receive_message(0),), received)
         state.due.add(self._internals._RECEIVE_MESSAGE_TOKEN)
         return call
@@ -207,6 +214,7 @@ class _Call(Future[Any]):
 
 
 def _reply(
+    awaiting: Awaiting,
     run: Callable[..., Any],
     in_pool: Callable[..., Any],
     rpc_event: Any,
@@ -224,6 +232,7 @@ def _reply(
             context.abort(grpc.StatusCode[code_of(error)], text_of(error))
         return answer
 
+    awaiting.answer_leaves(rpc_event.call, rpc_event.call.cancel)
     run(in_pool, rpc_event, state, ready, _nothing, None, None)
     call.finish()
 

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 Message = TypeVar("Message")
 
+Timed = dict[int, tuple[float, Callable[[], object]]]
+"""Since when a call waits, on the watch's clock, and what ends it; by its identity."""
+
 WATCH_INTERVAL_S = 0.5
 
 
@@ -134,7 +137,8 @@ class Watch:
         self._safety = safety
         self._clock = clock
         self._streams: dict[int, WatchedStream] = {}
-        self._waiting: dict[int, tuple[float, Callable[[], object]]] = {}
+        self._waiting: Timed = {}
+        self._leaving: Timed = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tidegate-limits", daemon=True)
 
@@ -181,22 +185,36 @@ class Watch:
         """Wait no more for a call's message."""
         self._waiting.pop(id(call), None)
 
+    def answer_leaves(self, call: object, cancel: Callable[[], object]) -> None:
+        """Give a caller `slow_reader_s` to take his answer; `over` ends the wait."""
+        self._leaving[id(call)] = (self._clock(), cancel)
+
+    def over(self, call: object) -> None:
+        """Wait for nothing of this call any more."""
+        self._waiting.pop(id(call), None)
+        self._leaving.pop(id(call), None)
+
     def look(self) -> None:
         """End what has to be ended now."""
         now_s = self._clock()
         for place, watched in list(self._streams.items()):
             if watched.judge(now_s):
                 self._streams.pop(place, None)
-        # The dictionary is in the order in which the calls began.
-        for place, (since_s, cancel) in list(self._waiting.items()):
-            if now_s - since_s <= self._safety.message_timeout_s:
-                break
-            if self._waiting.pop(place, None) is not None:
-                cancel()
+        _end_older(self._waiting, now_s - self._safety.message_timeout_s)
+        _end_older(self._leaving, now_s - self._safety.slow_reader_s)
 
     def _run(self) -> None:
         while not self._stopping.wait(WATCH_INTERVAL_S):
             self.look()
+
+
+def _end_older(calls: Timed, before_s: float) -> None:
+    """End the calls that were noted before a moment; a dictionary is in the order in which they were."""
+    for place, (since_s, cancel) in list(calls.items()):
+        if since_s >= before_s:
+            return
+        if calls.pop(place, None) is not None:
+            cancel()
 
 
 class Streams:

@@ -32,6 +32,7 @@ def add_safety(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-connections", type=int, metavar="N", help="open at once; default 20000")
     group.add_argument("--idle-stream-s", type=float, metavar="S", help="silence that ends a stream; default 1800")
     group.add_argument("--slow-reader-s", type=float, metavar="S", help="an answer not read ends a stream; default 60")
+    group.add_argument("--message-timeout-s", type=float, metavar="S", help="for a call's message to come; default 10")
     group.add_argument("--connection-age-s", type=float, metavar="S", help="then clients connect anew; default: no end")
 
 
@@ -54,6 +55,7 @@ def safety(arguments: argparse.Namespace) -> Safety:
         "maximum_connections": arguments.max_connections,
         "idle_stream_s": arguments.idle_stream_s,
         "slow_reader_s": arguments.slow_reader_s,
+        "message_timeout_s": arguments.message_timeout_s,
         "connection_age_s": arguments.connection_age_s,
     }
     return Safety(
