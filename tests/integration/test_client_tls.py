@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tests.oip_servers import oip_server
 
+from tidegate.cli.main import main
 from tidegate.client import AsyncClient, Client, TlsSettings
 from tidegate.errors import ConfigError, NotFoundError, UnavailableError
 from tidegate.wire import messages
@@ -84,12 +86,21 @@ def tls_server(identity: Identity, *, clients: Identity | None = None) -> Iterat
         calls.append({**dict(context.invocation_metadata()), "peer": peer})
         return messages.ServerLiveResponse(live=True)
 
+    def described(request: Any, context: grpc.ServicerContext) -> Any:
+        live(request, context)
+        return messages.ServerMetadataResponse(name="guarded", version="1")
+
     credentials = grpc.ssl_server_credentials(
         [(identity.key.read_bytes(), identity.cert.read_bytes())],
         root_certificates=clients.cert.read_bytes() if clients else None,
         require_client_auth=clients is not None,
     )
-    with oip_server({"ServerLive": live}, credentials=credentials) as target:
+    unary = {
+        "ServerLive": live,
+        "ServerMetadata": described,
+        "ServerReady": lambda request, context: messages.ServerReadyResponse(ready=True),
+    }
+    with oip_server(unary, credentials=credentials) as target:
         yield target, calls
 
 
@@ -209,3 +220,18 @@ def test_files_that_cannot_be_used(directory: Path, ca: Identity) -> None:
     ):
         with pytest.raises(ConfigError, match="cannot be used"):
             Client("127.0.0.1:1", tls=tls)
+
+
+def test_the_call_command_takes_certificates_and_a_token_from_a_file(
+    directory: Path, ca: Identity, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, device = make(directory, "server", ca, san="127.0.0.1"), make(directory, "device-7", ca)
+    token = directory / "token"
+    token.write_text("from-a-file\n")
+    mutual = ["--tls-ca", str(ca.cert), "--tls-cert", str(device.cert), "--tls-key", str(device.key)]
+    with tls_server(server, clients=ca) as (target, calls):
+        assert main(["call", target, *mutual, "--token-file", str(token), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["server"]["name"] == "guarded"
+        assert main(["call", target, "--tls-ca", str(ca.cert), "--tls-cert", str(device.cert)]) == 2
+    assert "a certificate or a key" in capsys.readouterr().err
+    assert [(call["peer"], call["authorization"]) for call in calls] == [("device-7", "Bearer from-a-file")]
