@@ -7,7 +7,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -304,7 +304,11 @@ def dense_tflite(folder: Path) -> Path:
 
 
 def one_variant(
-    path: Path, backend: str, raw: bytes, x: tuple[str, tuple[int, ...]], y: tuple[str, tuple[int, ...]]
+    path: Path,
+    backend: Literal["litert", "onnx"],
+    raw: bytes,
+    x: tuple[str, tuple[int, ...]],
+    y: tuple[str, tuple[int, ...]],
 ) -> Path:
     manifest = Manifest(
         schema="tidegate.bundle/1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from tidegate.errors import ConfigError
@@ -24,8 +25,12 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ray-address", metavar="HOST:PORT", help="of a running cluster, or auto; default: one here")
 
 
-def run_on_ray(arguments: argparse.Namespace, stopping: threading.Event) -> int:
-    """Serve on Ray until `stopping` is set.
+def run_on_ray(arguments: argparse.Namespace, signalled: Callable[[], threading.Event]) -> int:
+    """Serve on Ray until a signal comes.
+
+    Args:
+        arguments: of `tidegate serve`.
+        signalled: begins to watch for signals. Ray puts handlers of its own in place when it starts, so this comes after.
 
     Raises:
         ConfigError: an option that the engine does not have, or an address that Ray cannot keep to itself.
@@ -56,6 +61,7 @@ def run_on_ray(arguments: argparse.Namespace, stopping: threading.Event) -> int:
         drain_s=arguments.grace_s,
     )
     with running(settings, place):
+        stopping = signalled()
         print(f"listening on {arguments.listen}", flush=True)
         stopping.wait()
         sys.stderr.write("draining\n")

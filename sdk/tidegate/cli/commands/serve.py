@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.grace_s >= 0:
         raise ConfigError(f"--grace-s is {arguments.grace_s}; expected 0 or more", fix="give a time in seconds")
     if arguments.engine == "ray":
-        return run_on_ray(arguments, _signalled())
+        return run_on_ray(arguments, _signalled)
     set_up(arguments.log_format)
     catalogue = read_file(arguments.catalogue, "--catalogue") if arguments.catalogue else None
     loading = LoadSettings(arguments.variant, arguments.threads, catalogue)
