@@ -28,8 +28,8 @@ LARGEST_RECONNECT_WAIT_MS = 2_000
 """After a server came back, calls reach it again within this time."""
 
 
-TLS_FAILED = ("handshake failed", "verification check failed")
-"""How grpc says that the two ends could not agree on a connection. Only the advice depends on it."""
+TLS_FAILED = ("handshake failed", "verification check failed", "not in peer certificate")
+"""How grpc (1.60 to 1.85) says that two ends could not agree on a connection. Only the advice depends on it."""
 
 TLS_FIX = "compare the authorities, this client's certificate and the server's name, or whether the server encrypts"
 
