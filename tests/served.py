@@ -89,6 +89,19 @@ def identity_bundle(directory: Path, dtype: str) -> Path:
     return _written(directory, f"identity-{dtype.lower()}", "1.0.0", {"x": tensor}, {"y": tensor}, nodes)
 
 
+def gather_bundle(directory: Path) -> Path:
+    """`index` INT64 [1] -> `value` FP32 [1], out of three; the runtime fails on an index outside, and quotes it."""
+    return _written(
+        directory,
+        "gather",
+        "1.0.0",
+        {"index": ("INT64", (1,))},
+        {"value": ("FP32", (1,))},
+        [helper.make_node("Gather", ["table", "index"], ["value"])],
+        {"table": np.zeros(3, np.float32)},
+    )
+
+
 def slow_bundle(directory: Path) -> Path:
     """`turns` INT64 [1] -> `sum` FP64 [1]: adds 1 in a loop of the graph, about a microsecond each turn."""
     body = helper.make_graph(

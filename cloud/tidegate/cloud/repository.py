@@ -100,6 +100,8 @@ class Repository(LabelledVersions):
         self._offers: dict[Key, Offer] = {}
         """what each loaded version was loaded from"""
         self._refused: dict[Key, tuple[str, TidegateError]] = {}
+        self.failing = 0
+        """what the latest reload could not load; something older may serve in its place"""
         """fingerprint of what was found to be broken, and why: not tried again before it changes"""
 
     def statuses(self) -> tuple[VersionStatus, ...]:
@@ -140,7 +142,9 @@ class Repository(LabelledVersions):
             listing = Listing(()) if self._source is None else self._source.list()
             with self._turn:
                 self._follow_file()
-                return self._take_over(listing)
+                report = self._take_over(listing)
+                self.failing = len(report.failed)
+                return report
 
     def follow(self) -> ReloadReport:
         """Do what another process wrote into the label file, if it wrote anything.

@@ -63,7 +63,9 @@ class Metrics:
         work.add(self._core.work.under_way)
         computing = Family("tidegate_models_computing", "gauge", "Threads inside a model.", [])
         computing.add(self._core.work.computing)
-        return [ready, build, streams, work, computing]
+        failing = Family("tidegate_load_failures", "gauge", "Versions that the latest look could not load.", [])
+        failing.add(self._core.repository.failing)
+        return [ready, build, streams, work, computing, failing]
 
     def _process(self) -> list[Family]:
         """Return what every Prometheus client reports, under the usual names."""
