@@ -36,11 +36,12 @@ _RECEIVE = ("state", "call", "request_deserializer")
 class ContextCaller:
     """The caller, from grpc's servicer context."""
 
-    __slots__ = ("context", "deadline_s")
+    __slots__ = ("_metadata", "context", "deadline_s")
 
     def __init__(self, context: Any) -> None:
         self.context = context
         """grpc's; only for what is not in `Caller`"""
+        self._metadata: Mapping[str, str] | None = None
         left_s = context.time_remaining()
         self.deadline_s: float | None = None if left_s is None or left_s > NO_DEADLINE_S else time.monotonic() + left_s
 
@@ -53,7 +54,11 @@ class ContextCaller:
     @property
     def metadata(self) -> Mapping[str, str]:
         """Text headers; of one that came twice, the last."""
-        return {key: value for key, value in self.context.invocation_metadata() or () if isinstance(value, str)}
+        if self._metadata is None:
+            self._metadata = {
+                key: value for key, value in self.context.invocation_metadata() or () if isinstance(value, str)
+            }
+        return self._metadata
 
     def gone(self) -> bool:
         """Whether the call was cancelled or its connection lost."""
