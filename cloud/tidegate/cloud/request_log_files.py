@@ -67,6 +67,7 @@ class LogFiles:
         self._gathered: dict[tuple[str, ...], _Gathered] = {}
         self._numbers = itertools.count(1)
         self.written = Written()
+        self._told_of_drops = False
         try:
             settings.directory.mkdir(parents=True, exist_ok=True)
             for left in settings.directory.rglob(".*.part"):
@@ -131,8 +132,11 @@ class LogFiles:
             write_atomically(self._path(*key[:2]), [content])
         except TidegateError as error:
             self.written.dropped += count
-            log.warning("request log: %d records of model %s were dropped: %s", count, key[0], error.message)
+            if not self._told_of_drops:
+                log.warning("request log: records are dropped until this is mended: %s", error.message)
+            self._told_of_drops = True
             return
+        self._told_of_drops = False
         self.written.records += count
         self.written.files += 1
         self.written.bytes += len(content)
