@@ -30,7 +30,7 @@ def run_on_ray(arguments: argparse.Namespace, signalled: Callable[[], threading.
 
     Args:
         arguments: of `tidegate serve`.
-        signalled: begins to watch for signals. Ray puts handlers of its own in place when it starts, so this comes after.
+        signalled: begins to watch for signals; called once Ray has started, which puts handlers of its own in place.
 
     Raises:
         ConfigError: an option that the engine does not have, or an address that Ray cannot keep to itself.
