@@ -6,8 +6,9 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -41,8 +42,9 @@ class DiffersError(Exception):
     """The bundle's answer is not that of bare ONNX Runtime."""
 
 
+@cache
 def cases() -> dict[str, Any]:
-    """Return every node test by its name; making them takes some seconds."""
+    """Return every node test by its name; making them takes most of a minute, so it is done once."""
     from onnx.backend.test.loader import load_model_tests
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
@@ -76,6 +78,45 @@ def run(case: Any, folder: Path) -> Outcome:
     except (TidegateError, DiffersError) as error:
         return Outcome(case.name, bare=True, problem=f"{type(error).__name__}: {error}")
     return Outcome(case.name, bare=True)
+
+
+class Wired(NamedTuple):
+    """A node test whose values are tensors of the protocol."""
+
+    name: str
+    model: bytes
+    inputs: dict[str, NDArray[Any]]
+    outputs: dict[str, NDArray[Any]]
+    """what bare ONNX Runtime computes"""
+
+
+def bare_outputs(case: Any) -> Wired | None:
+    """Run one test through bare ONNX Runtime; None when that does not pass, or a value is no tensor."""
+    inputs, expected = ([_plain(value) for value in side] for side in case.data_sets[0])
+    names = [value.name for value in case.model.graph.input]
+    content = case.model.SerializeToString()
+    feeds = dict(zip(names, inputs, strict=False))
+    try:
+        bare = _bare(content, feeds, expected, case)
+        arrays, outputs = ({name: _ours(name, value) for name, value in side.items()} for side in (feeds, bare))
+    except _not_wired():
+        return None
+    return Wired(case.name, content, arrays, outputs)
+
+
+def same_values(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> str:
+    """Return what differs, or nothing."""
+    for name, value in expected.items():
+        other = found.get(name)
+        if other is None or other.dtype != value.dtype or other.shape != value.shape:
+            return f"{name} is {None if other is None else (other.dtype, other.shape)}, not {value.dtype, value.shape}"
+        if other.tolist() != value.tolist() and other.tobytes() != value.tobytes():
+            return f"{name} has other values"
+    return ""
+
+
+def _not_wired() -> tuple[type[Exception], ...]:
+    return (*_refusals(), DiffersError)
 
 
 def _refusals() -> tuple[type[Exception], ...]:
