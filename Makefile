@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format bench train conformance clean
+.PHONY: demo test check format bench train conformance monitoring-test clean
 
 demo: $(VENV)/.edge-and-cloud          ## real audio through the device path and the cloud path
 	$(BIN)/python examples/voice_commands/demo.py
@@ -14,6 +14,9 @@ test: $(VENV)/.dev                     ## the whole suite
 kill-test: $(VENV)/.dev                ## a kill, and a refusal of the disk, at every call of a device that changes its files
 	TIDEGATE_KILL=all $(BIN)/python -m pytest -s --timeout=3600 tests/integration/test_device_kill.py \
 		tests/integration/test_device_faults.py
+
+monitoring-test: $(VENV)/.dev          ## a real Prometheus on a real server; needs the Debian package prometheus
+	$(BIN)/python -m pytest examples/monitoring
 
 check: $(VENV)/.dev                    ## style, types, floors, generated code
 	$(BIN)/ruff check
