@@ -139,6 +139,20 @@ def test_every_method_of_the_protocol_is_closed_to_strangers_but_the_two_for_pro
                 assert ended.code() is CODE.UNAUTHENTICATED, method.name
 
 
+def test_what_tells_of_all_models_needs_a_key_for_all(tmp_path: Path, keys: Keys) -> None:
+    settings = ServerSettings(safety=Safety(access_file=keys.path))
+    with (
+        Server([linear_bundle(tmp_path)], settings=settings) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        for name, request in (
+            ("ModelStatistics", messages.ModelStatisticsRequest()),
+            ("ModelMetadata", messages.ModelMetadataRequest()),
+        ):
+            for holder, expected in (("linear", CODE.PERMISSION_DENIED), ("metrics", CODE.OK)):
+                assert code_of_call(channel, OPEN_INFERENCE, name, request, keys.headers(holder)) is expected
+
+
 def test_streams_of_inference_are_checked_for_each_request(tmp_path: Path, keys: Keys) -> None:
     settings = ServerSettings(safety=Safety(access_file=keys.path))
     method = OPEN_INFERENCE.method("ModelStreamInfer")

@@ -23,7 +23,9 @@ from tidegate.cloud.access import (
     write_access_file,
 )
 from tidegate.cloud.core import LocalCaller
+from tidegate.cloud.guard import ACTION_BY_METHOD, action_of
 from tidegate.errors import AccessError, ConfigError, NotFoundError
+from tidegate.wire.services import OPEN_INFERENCE, SPEECH
 from tidegate.wire.status import code_of
 
 
@@ -210,6 +212,13 @@ def test_writing_keeps_the_permissions_that_the_file_has(path: Path) -> None:
 
 def test_authorization_counts_before_the_api_key() -> None:
     assert shown_secret({"authorization": "bearer a", "x-api-key": "b"}) == "a"
+
+
+@pytest.mark.parametrize("method", [method.name for service in (OPEN_INFERENCE, SPEECH) for method in service.methods])
+def test_every_method_is_classified_or_one_of_the_commands(method: str) -> None:
+    commands = ("Load", "Unload", "Register", "Unregister", "Status", "TraceSetting")
+    assert method in ACTION_BY_METHOD or method.endswith(commands)
+    assert action_of(method) is ACTION_BY_METHOD.get(method, Action.ADMINISTER)
 
 
 def _may(key: Key, action: Action, model: str) -> bool:

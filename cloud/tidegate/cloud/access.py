@@ -218,7 +218,7 @@ def check_allowed(key: Key, action: Action, model: str = "") -> None:
     Args:
         key: of the caller.
         action: what he wants.
-        model: on which one; empty for the server as a whole.
+        model: on which one; empty for the server as a whole; `*` for what concerns all.
 
     Raises:
         AccessError: he may not.
@@ -230,6 +230,10 @@ def check_allowed(key: Key, action: Action, model: str = "") -> None:
             fix=f"use a key made with --role {wanted[0]}",
         )
     if model and model not in key.models and ANY_MODEL not in key.models:
+        if model == ANY_MODEL:
+            raise AccessError(
+                f"key {key.id} is not for all models, and none is named", fix=f"name one of {_listed(key.models)}"
+            )
         raise AccessError(f"key {key.id} is not for model {model!r}", fix=f"use a key made with --model {model}")
     if not model and action is Action.ADMINISTER and ANY_MODEL not in key.models:
         raise AccessError(

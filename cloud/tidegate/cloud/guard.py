@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tidegate.cloud.access import Access, Action, Key, check_allowed
+from tidegate.cloud.access import ANY_MODEL, Access, Action, Key, check_allowed
 from tidegate.cloud.audit import AuditLog
 from tidegate.cloud.core import Caller
 from tidegate.cloud.limits import Safety
@@ -42,7 +42,7 @@ LogSettings reads; where it changes something it asks for `permit` as well.
 
 CHECKED_FURTHER_IN = frozenset(
     {
-        *("ModelInfer", "RepositoryModelLoad", "RepositoryModelUnload"),
+        *("ModelInfer", "Recognize", "RepositoryModelLoad", "RepositoryModelUnload"),
         *("ListLabels", "SetLabel", "RollBackLabel", "RemoveLabel"),
     }
 )
@@ -52,6 +52,10 @@ CHECKED_FURTHER_IN = frozenset(
 def action_of(method: str) -> Action:
     """Return what calling a method is."""
     return ACTION_BY_METHOD.get(method, Action.ADMINISTER)
+
+
+ABOUT_A_MODEL = frozenset({"ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"})
+"""Without a name these may tell of any model."""
 
 
 class Guard:
@@ -124,7 +128,7 @@ class Guard:
     def check_call(self, caller: Caller, method: str, model: str) -> None:
         """Let a parsed call pass, unless what it leads to asks by itself; raises as `check`."""
         if not self.idle and method not in CHECKED_FURTHER_IN:
-            self.check(caller, action_of(method), model)
+            self.check(caller, action_of(method), model or (ANY_MODEL if method in ABOUT_A_MODEL else ""))
 
     def open_stream(self, caller: Caller, action: Action) -> tuple[str, Callable[[], bool]]:
         """Let a stream begin; its model is checked when it is known.
