@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tidegate.bundle import Manifest
-from tidegate.cloud.request_log_record import LoggedRequest, LoggedSegment, check_record, confidence_of
+from tidegate.cloud.request_log_record import LoggedRequest, LoggedSegment, Record, check_record, confidence_of
 from tidegate.cloud.request_log_settings import RequestLogSettings, with_reasons
 from tidegate.cloud.request_log_table import nested, shape_of, table
 from tidegate.errors import ConfigError
@@ -74,7 +74,7 @@ def test_which_models_and_inputs() -> None:
         ((), {"y": np.array([[1, 0]])}, None),
         ((), {"y": np.array([[0.5]])}, None),
         ((), {"y": np.zeros((0, 2))}, None),
-        ((), {"y": np.float32(0.5)[()] * np.ones(())}, None),
+        ((), {"y": np.full((), 0.5)}, None),
         ((), {}, None),
     ],
 )
@@ -98,6 +98,16 @@ def test_nested_lists_give_back_every_value(data: st.DataObject) -> None:
     assert len(column) == len(cells)
     for found, cell in zip(column.to_pylist(), cells, strict=True):
         np.testing.assert_array_equal(np.array(found, cell.dtype).reshape(cell.shape), cell)
+
+
+@given(st.data())
+def test_stacked_rows_give_back_every_value(data: st.DataObject) -> None:
+    axes = data.draw(st.integers(1, 3))
+    shapes = hnp.array_shapes(min_dims=axes, max_dims=axes, min_side=0, max_side=3)
+    stacks = data.draw(st.lists(hnp.arrays(np.dtype("i4"), shapes), min_size=1, max_size=4))
+    rows = [row for stack in stacks for row in stack]
+    for found, row in zip(nested(stacks, stacked=True).to_pylist(), rows, strict=True):
+        np.testing.assert_array_equal(np.array(found, np.int32).reshape(row.shape), row)
 
 
 def test_text_becomes_bytes() -> None:
@@ -142,7 +152,7 @@ def test_an_input_never_hides_what_the_log_says() -> None:
 
 
 def test_unlike_requests_never_share_a_table() -> None:
-    records = [
+    records: list[Record] = [
         logged(1),
         logged(1, rows_first=True),
         logged(1, inputs={"z": np.zeros((1, 2), np.float32)}),

@@ -55,23 +55,30 @@ def table(records: Sequence[Record]) -> Any:
 
 def _tensors(records: Sequence[LoggedRequest]) -> Any:
     arrow = pyarrow()
-    rows = [_rows(record) for record in records]
-    each = [record for record, count in zip(records, rows, strict=True) for _ in range(count)]
+    counts = [_rows(record) for record in records]
     columns: dict[str, Any] = {
-        **_common(each),
-        "log.id": arrow.array([one.id for one in each], arrow.string()),
-        "log.row": arrow.array([row for count in rows for row in range(count)], arrow.int32()),
-        "log.took_ms": arrow.array([one.took_ms for one in each], arrow.float64()),
-        "log.error_kind": arrow.array([one.error_kind for one in each], arrow.string()),
-        "log.error": arrow.array([one.error for one in each], arrow.string()),
+        **_common(records),
+        "log.id": arrow.array([one.id for one in records], arrow.string()),
+        "log.took_ms": arrow.array([one.took_ms for one in records], arrow.float64()),
+        "log.error_kind": arrow.array([one.error_kind for one in records], arrow.string()),
+        "log.error": arrow.array([one.error for one in records], arrow.string()),
     }
+    owners = arrow.array(np.repeat(np.arange(len(records)), counts))
+    columns = {name: column.take(owners) for name, column in columns.items()}
+    columns["log.row"] = arrow.array(np.concatenate([np.arange(count, dtype=np.int32) for count in counts]))
     first = records[0]
     for name in sorted(first.outputs):
-        columns[f"output.{name}"] = nested([cell for one in records for cell in _cells(one, one.outputs[name])])
+        columns[f"output.{name}"] = _column(records, counts, [one.outputs[name] for one in records])
     for name in sorted(first.inputs):
-        cells = [cell for one in records for cell in _cells(one, one.inputs[name])]
-        columns[f"input.{name}" if name in columns else name] = nested(cells)
+        column = _column(records, counts, [one.inputs[name] for one in records])
+        columns[f"input.{name}" if name in columns else name] = column
     return arrow.table(columns)
+
+
+def _column(records: Sequence[LoggedRequest], counts: Sequence[int], arrays: Sequence[NDArray[Any]]) -> Any:
+    if not records[0].rows_first:
+        return nested(arrays)
+    return nested([array[:count] for array, count in zip(arrays, counts, strict=True)], stacked=True)
 
 
 def _speech(records: Sequence[LoggedSegment]) -> Any:
@@ -112,26 +119,22 @@ def _rows(record: LoggedRequest) -> int:
     return min((len(array) for arrays in (record.inputs, record.outputs) for array in arrays.values()), default=1)
 
 
-def _cells(record: LoggedRequest, array: NDArray[Any]) -> list[NDArray[Any]]:
-    return [array[row, ...] for row in range(_rows(record))] if record.rows_first else [array]
-
-
-def nested(cells: Sequence[NDArray[Any]]) -> Any:
+def nested(cells: Sequence[NDArray[Any]], *, stacked: bool = False) -> Any:
     """Return arrays of one dtype and number of axes as a column of nested lists.
 
     Args:
-        cells: one for each row; their sizes may differ.
+        cells: at least one; their sizes may differ.
+        stacked: False: each is one row. True: the first axis of each counts rows.
     """
     arrow = pyarrow()
-    flat = np.concatenate([cell.reshape(-1) for cell in cells]) if cells else np.zeros(0, np.float32)
+    flat = np.concatenate([cell.reshape(-1) for cell in cells])
     if flat.dtype == object or flat.dtype.kind in "SU":
         values = arrow.array([_bytes(item) for item in flat.tolist()], arrow.binary())
     elif flat.dtype.kind in "biuf":
         values = arrow.array(flat)
     else:  # bfloat16, which Parquet does not have
         values = arrow.array(flat.astype(np.float32))
-    axes = cells[0].ndim if cells else 0
-    for axis in reversed(range(axes)):
+    for axis in reversed(range(int(stacked), cells[0].ndim)):
         lengths = np.concatenate([np.full(math.prod(cell.shape[:axis]), cell.shape[axis], np.int64) for cell in cells])
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         values = arrow.ListArray.from_arrays(arrow.array(offsets), values)
