@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray.serve.schema import ServeDeploySchema
 from tests.served import linear_bundle, server_process
 
+from tidegate.cli.main import main as tidegate
 from tidegate.cloud.ray import RaySettings
 
 FOLDER = Path(__file__).parents[2] / "examples" / "deployment"
@@ -135,3 +136,22 @@ def test_the_checker_finds_what_a_definition_does_not_know(
     assert list(read_schemas(tmp_path / "crds")) == [("example.com/v1", "Tide")]
     assert main([str(tmp_path / "crds"), str(document)]) == (1 if problem else 0)
     assert problem in capsys.readouterr().err
+
+
+REFUSED = [
+    (["--listen", "127.0.0.1:9000"], "Ray Serve opens its port on every interface"),
+    (["--listen", "0.0.0.0:9000"], "Ray Serve has no TLS"),
+    (["--listen", "0.0.0.0:9000", "--insecure", "--workers", "2"], "--workers does not work with --engine ray"),
+    (["--listen", "0.0.0.0:9000", "--insecure", "--replicas", "two"], "--replicas is 'two'"),
+    (["--listen", "0.0.0.0:9000", "--insecure", "--replicas", "3:2"], "min_replicas is 3 and max_replicas 2"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED)
+def test_what_ray_cannot_keep_is_refused(
+    tmp_path: Path, words: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert tidegate(["serve", str(linear_bundle(tmp_path)), "--engine", "ray", *words]) == 2
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert message in told.err

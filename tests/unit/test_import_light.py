@@ -14,7 +14,8 @@ import tidegate
 PACKAGES = (
     "errors", "bundle", "delta", "runtime", "speech", "wire", "client", "fetch", "convert", "evaluate",
     "testing", "testing.backend_contract",
-    "edge", "edge.update", "edge.update.updater", "cloud", "bench", "bench.overhead", "cli", "cli.main",
+    "edge", "edge.update", "edge.update.updater", "cloud", "cloud.ray", "predict",
+    "bench", "bench.overhead", "cli", "cli.main",
 )  # fmt: skip
 HEAVY = (
     "tensorflow",
@@ -22,6 +23,8 @@ HEAVY = (
     "sklearn",
     "skl2onnx",
     "pandas",
+    "pyarrow",
+    "ray",
     "onnxruntime",
     "onnx",
     "ai_edge_litert",
@@ -77,7 +80,7 @@ def test_roots_are_namespaces() -> None:
 
 def test_each_package_is_typed() -> None:
     packages = [folder for root in ROOTS for folder in root.iterdir() if (folder / "__init__.py").exists()]
-    assert {"errors", "bundle", "profile", "runtime", "edge", "cloud", "bench", "cli", "client"} <= {
+    assert {"errors", "bundle", "profile", "runtime", "edge", "cloud", "predict", "bench", "cli", "client"} <= {
         item.name for item in packages
     }
     for folder in packages:

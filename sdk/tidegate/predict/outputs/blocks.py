@@ -17,14 +17,16 @@ BLOCK_BYTES = 8 << 20
 TEXT_BYTES = 64
 
 
-def even_blocks(blocks: Blocks, specs: Sequence[ColumnSpec]) -> Iterator[dict[str, Values]]:
+def even_blocks(
+    blocks: Blocks, specs: Sequence[ColumnSpec], limit_bytes: int = BLOCK_BYTES
+) -> Iterator[dict[str, Values]]:
     """Yield the rows in blocks of one size, which the first row decides; only the last block is smaller."""
     size, waiting, rows = 0, list[Mapping[str, Values]](), 0
     for block in blocks():
         count = len(block[specs[0].name])
         if count == 0:
             continue
-        size = size or max(1, min(BLOCK_ROWS, BLOCK_BYTES // _row_bytes(block, specs)))
+        size = size or max(1, min(BLOCK_ROWS, limit_bytes // _row_bytes(block, specs)))
         waiting.append(block)
         rows += count
         while rows >= size:
