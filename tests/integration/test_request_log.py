@@ -314,8 +314,8 @@ def process(linear: Path, kept: Path) -> Iterator[tuple[subprocess.Popen[str], s
 def test_a_killed_server_leaves_no_torn_file(process: tuple[subprocess.Popen[str], str], kept: Path) -> None:
     running, address = process
     with Client(address, timeout_s=WAIT_S) as client:
-        while len(list(kept.rglob("*.parquet"))) < 5:
-            client.infer("linear", {"x": np.random.default_rng().normal(size=(500, 4)).astype(np.float32)})
+        while len(list(kept.rglob("*.parquet"))) < 3:
+            client.infer("linear", {"x": np.random.default_rng().normal(size=(20, 4)).astype(np.float32)})
         running.send_signal(signal.SIGKILL)
         running.wait(WAIT_S)
     rows = rows_in(kept)
