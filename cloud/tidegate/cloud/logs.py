@@ -31,6 +31,9 @@ LOG_FORMATS: tuple[LogFormat, ...] = ("text", "json")
 
 LOGGER = "tidegate"
 
+OTHER_LOGGERS = ("uvicorn.error", "opentelemetry")
+"""Of libraries, which say nothing while all is well: written in our form."""
+
 FAILURES_PER_S = 10
 """Lines about failed requests; more are counted and told of with the next."""
 
@@ -63,10 +66,10 @@ def set_up(log_format: LogFormat, *, level: int = logging.INFO, stream: TextIO |
     logger.addHandler(handler)
     logger.setLevel(level)
     logger.propagate = False
-    # What uvicorn says is about defects only.
-    defects = logging.getLogger("uvicorn.error")
-    defects.handlers = [handler]
-    defects.propagate = False
+    for name in OTHER_LOGGERS:
+        other = logging.getLogger(name)
+        other.handlers = [handler]
+        other.propagate = False
 
 
 class JsonLines(logging.Formatter):

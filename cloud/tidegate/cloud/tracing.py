@@ -12,6 +12,7 @@ answer was handed to the transport; inside it `queue`, `compute`, `reply`. The p
 
 from __future__ import annotations
 
+import os
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 SCOPE = "tidegate.cloud"
+
+EXPORT_TIMEOUT_S = 3.0
+"""For sending spans, with retries: what a server that ends waits for a collector that is gone."""
 
 
 class Tracing:
@@ -91,18 +95,17 @@ def exporting_provider(endpoint: str, *, service_name: str = "tidegate") -> Trac
         raise ConfigError(f"trace endpoint {endpoint!r}; expected http(s)://HOST:PORT", fix="such as http://host:4318")
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
+        from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_TIMEOUT, OTEL_SERVICE_NAME
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise _missing(error) from error
-    import os
-
     whole = endpoint if parts.path not in ("", "/") else f"{endpoint.rstrip('/')}/v1/traces"
     name = os.environ.get(OTEL_SERVICE_NAME, service_name)
     provider = TracerProvider(resource=Resource.create({"service.name": name, "service.version": version("tidegate")}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=whole)))
+    timeout_s = None if OTEL_EXPORTER_OTLP_TIMEOUT in os.environ else EXPORT_TIMEOUT_S
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=whole, timeout=timeout_s)))
     return provider
 
 

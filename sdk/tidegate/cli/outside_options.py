@@ -13,7 +13,9 @@ def add_outside(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     group = parser.add_argument_group("HTTP and monitoring", "docs/http.md and docs/monitoring.md say more")
     group.add_argument("--http", default="", metavar="HOST:PORT", help="the same models over HTTP, and /metrics")
-    group.add_argument("--metrics", default="", metavar="HOST:PORT", help="/metrics and health on a port of their own")
+    ports = group.add_mutually_exclusive_group()
+    ports.add_argument("--metrics", default="", metavar="HOST:PORT", help="/metrics and health on a port of their own")
+    ports.add_argument("--no-metrics", action="store_true", help="no /metrics on the port of --http, and no counting")
     group.add_argument(
         "--value-metrics-per-s",
         type=float,
@@ -40,7 +42,7 @@ def outside(arguments: argparse.Namespace) -> OutsideSettings:
             listen=arguments.http,
             metrics_listen=arguments.metrics,
             # A port for metrics alone is asked for where the other one should not show them.
-            metrics=not arguments.metrics,
+            metrics=not (arguments.metrics or arguments.no_metrics),
             maximum_body_bytes=arguments.max_message_mb * 2**20,
             values_per_s=arguments.value_metrics_per_s,
         ),
