@@ -45,28 +45,25 @@ ROLES: tuple[Role, ...] = ("infer", "admin", "metrics")
 
 
 class Action(enum.Enum):
-    """What a caller wants to do."""
+    """What a caller wants to do, and the roles of which any one is enough; none: no key is needed.
 
-    PROBE = "probe"
-    """ask whether the server lives and is ready; needs no key"""
-    READ = "read"
-    """ask for facts about models; any role will do"""
-    INFER = "infer"
+    No role contains another: a key that runs models and loads them has both.
+    """
+
+    PROBE = ("probe", ())
+    """ask whether the server lives and is ready"""
+    READ = ("read", ROLES)
+    """ask for facts about models"""
+    INFER = ("infer", ("infer",))
     """run a model"""
-    ADMINISTER = "administer"
+    ADMINISTER = ("administer", ("admin",))
     """load, unload, change settings of the server"""
-    METRICS = "metrics"
+    METRICS = ("metrics", ("metrics", "admin"))
     """read the metrics"""
 
-
-ROLES_BY_ACTION: Mapping[Action, tuple[Role, ...]] = {
-    Action.PROBE: (),
-    Action.READ: ROLES,
-    Action.INFER: ("infer",),
-    Action.ADMINISTER: ("admin",),
-    Action.METRICS: ("metrics", "admin"),
-}
-"""Any one of these is enough. No role contains another: a key that runs models and loads them has both."""
+    def __init__(self, word: str, roles: tuple[Role, ...]) -> None:
+        self.word = word
+        self.roles = frozenset(roles)
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -223,11 +220,11 @@ def check_allowed(key: Key, action: Action, model: str = "") -> None:
     Raises:
         AccessError: he may not.
     """
-    wanted = ROLES_BY_ACTION[action]
-    if wanted and not any(role in wanted for role in key.roles):
+    wanted = action.roles
+    if wanted and wanted.isdisjoint(key.roles):
         raise AccessError(
-            f"key {key.id} has {_listed(key.roles)}; expected the role {' or '.join(wanted)}",
-            fix=f"use a key made with --role {wanted[0]}",
+            f"key {key.id} has {_listed(key.roles)}; expected the role {' or '.join(sorted(wanted))}",
+            fix=f"use a key made with --role {min(wanted)}",
         )
     if model and model not in key.models and ANY_MODEL not in key.models:
         if model == ANY_MODEL:
