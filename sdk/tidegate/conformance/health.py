@@ -102,8 +102,14 @@ CHECKS = (
     ),
     Check("server.metadata", Source.OIP, _METADATA, "name and version", _server_metadata),
     *(
-        Check(f"model.metadata.{name}", Source.OIP, _NAMED.format(name), "not empty", _metadata_field(name))
-        for name in ("name", "versions", "platform", "inputs", "outputs")
+        Check(f"model.metadata.{name}", source, _NAMED.format(name), "not empty", _metadata_field(name))
+        for name, source in (
+            ("name", Source.OIP),
+            ("versions", Source.TRITON),  # the protocol calls them optional
+            ("platform", Source.OIP),
+            ("inputs", Source.OIP),
+            ("outputs", Source.OIP),
+        )
     ),
     Check(
         "model.metadata.unknown-model.refused",
