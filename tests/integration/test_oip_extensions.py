@@ -20,9 +20,9 @@ from tidegate.bundle import Bundle, write_bundle
 from tidegate.cloud import Server, ServerSettings
 from tidegate.cloud.batching import BatchSettings
 from tidegate.cloud.core import Caller
+from tidegate.cloud.limits import is_public
 from tidegate.cloud.queueing import QueueSettings
 from tidegate.cloud.repository import LoadSettings, RepositorySettings
-from tidegate.cloud.repository_control import is_public
 from tidegate.cloud.trace_log import LOGGER
 from tidegate.errors import InputError, TidegateError
 from tidegate.wire import messages

@@ -10,7 +10,6 @@ version; without it a load takes what the policy selects, and an unload takes al
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -117,19 +116,6 @@ class RepositoryControl:
                 f"{action} is not allowed: model control is off on this server",
                 fix="start the server with --model-control on",
             )
-
-
-def is_public(listen: str) -> bool:
-    """Say whether an address can be reached from other machines: neither loopback nor a Unix socket."""
-    if listen.startswith(("unix:", "unix-abstract:")):
-        return False
-    host = listen.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return False
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return True
 
 
 def check_index_request(request: Any) -> None:
