@@ -239,15 +239,15 @@ def serve_worker(spec: WorkerSpec, cores: Sequence[int], pipe: Connection) -> No
     set_up(spec.settings.outside.log_format)
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
-    server = Server(
-        spec.bundles,
-        spec.listen,
-        settings=spec.settings,
-        repository=spec.repository,
-        source=ChannelSource(spec.channel, say) if spec.channel else None,
-        on_reload=tell_reload,
-    )
     try:
+        server = Server(
+            spec.bundles,
+            spec.listen,
+            settings=spec.settings,
+            repository=spec.repository,
+            source=ChannelSource(spec.channel, say) if spec.channel else None,
+            on_reload=tell_reload,
+        )
         server.start()
     except TidegateError as error:
         _tell(pipe, type(error)(error.message, fix=error.fix))
