@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -293,3 +295,17 @@ def damage(authority: Authority, pair: Pair, how: str) -> None:
     else:
         begins, ends = (-9, -1) if how == "expired" else (1, 9)
         pair.replace_with(authority.pair("untimely", begins_days=begins, ends_days=ends))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_command_names_a_broken_certificate_with_any_number_of_workers(
+    tmp_path: Path, authority: Authority, workers: str
+) -> None:
+    pair = authority.pair("server")
+    damage(authority, pair, "expired")
+    command = [sys.executable, "-m", "tidegate.cli", "serve", str(linear_bundle(tmp_path)), "--listen", "127.0.0.1:0"]
+    command += ["--workers", workers, "--tls-cert", str(pair.cert), "--tls-key", str(pair.key)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "certificate has expired" in done.stderr
+    assert "Traceback" not in done.stderr
