@@ -42,8 +42,8 @@ class Safety:
     """open at once; more are closed when they come"""
     maximum_header_bytes: int = 16 * 1024
     """of one call, all headers together"""
-    message_timeout_s: float = 10.0
-    """how long a call may take to send its first message"""
+    message_timeout_s: float = 30.0
+    """how long a call may take to send its message, the last byte of it"""
     idle_stream_s: float = 1800.0
     """how long a stream may send nothing and get nothing"""
     slow_reader_s: float = 60.0

@@ -32,7 +32,7 @@ def add_safety(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max-connections", type=int, metavar="N", help="open at once; default 20000")
     group.add_argument("--idle-stream-s", type=float, metavar="S", help="silence that ends a stream; default 1800")
     group.add_argument("--slow-reader-s", type=float, metavar="S", help="an answer not read ends a stream; default 60")
-    group.add_argument("--message-timeout-s", type=float, metavar="S", help="for a call's message to come; default 10")
+    group.add_argument("--message-timeout-s", type=float, metavar="S", help="for a call's message to come; default 30")
     group.add_argument("--connection-age-s", type=float, metavar="S", help="then clients connect anew; default: no end")
 
 
