@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import socket
+import ssl
 import threading
 import zlib
 from collections.abc import Iterator
@@ -382,3 +383,46 @@ def test_sigterm_lets_http_finish_and_says_not_ready(tmp_path: Path) -> None:
 
 def _ready(address: str) -> int:
     return call(address, "GET", "/v2/health/ready").status
+
+
+def test_https_shows_the_certificate_and_takes_a_renewed_one_without_a_restart(tmp_path: Path) -> None:
+    from tests.certificates import Authority
+
+    from tidegate.cloud.limits import Safety
+    from tidegate.cloud.tls import TlsFiles
+
+    authority = Authority(tmp_path)
+    used, renewed = authority.pair("first"), authority.pair("second")
+    settings = ServerSettings(
+        outside=OutsideSettings(http=HttpSettings(listen="127.0.0.1:0")),
+        safety=Safety(tls=TlsFiles(used.cert, used.key)),
+    )
+    with Server([linear_bundle(tmp_path)], settings=settings) as server:
+        host, _, port = server.http_address.rpartition(":")
+        trust = ssl.create_default_context(cafile=str(authority.path))
+
+        def serial() -> object:
+            with (
+                socket.create_connection((host, int(port)), timeout=60) as plain,
+                trust.wrap_socket(plain, server_hostname=host) as wrapped,
+            ):
+                wrapped.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                assert b"200 OK" in wrapped.recv(4096)
+                return (wrapped.getpeercert() or {})["serialNumber"]
+
+        first = serial()
+        used.replace_with(renewed)
+        while serial() == first:
+            pass
+        with socket.create_connection((host, int(port)), timeout=60) as plain:
+            plain.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b"200 OK" not in plain.recv(4096)
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    from tidegate.errors import ResourceError
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ResourceError, match=address):
+            Server([linear_bundle(tmp_path)], settings=http_settings(listen=address)).start()

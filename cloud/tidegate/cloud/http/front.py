@@ -63,7 +63,7 @@ class HttpFront:
         self._servers: list[Any] = []
         self._thread: threading.Thread | None = None
         self._serving = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._failure: OSError | None = None
         self.address = ""
         """HOST:PORT of the inference API, with the real port; empty when there is none"""
         self.metrics_address = ""
@@ -90,7 +90,12 @@ class HttpFront:
             raise
 
     def start(self) -> None:
-        """Serve from now on; returns when connections are taken."""
+        """Serve from now on; returns when connections are taken.
+
+        Raises:
+            ResourceError: the system does not let us listen.
+            TidegateError: the certificate cannot be used.
+        """
         from tidegate.cloud.tls import Certificates
 
         # Read here, so that a certificate that is wrong is an error of the caller's thread.
@@ -113,10 +118,16 @@ class HttpFront:
             )
             self._servers.append(_uvicorn_server(app, settings, context))
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(context, certificates)), name="tidegate-http", daemon=True
+            target=self._run, args=(context, certificates), name="tidegate-http", daemon=True
         )
         self._thread.start()
         self._serving.wait()
+        if self._failure is not None:
+            self.stop(0)
+            raise ResourceError(
+                f"HTTP cannot be served: {self._failure}",
+                fix="choose another port, or look at the limits of the system",
+            ) from self._failure
 
     def stop(self, grace_s: float) -> None:
         """Take no more connections, let answers under way go out, close the rest. Stopping again does nothing.
@@ -140,21 +151,30 @@ class HttpFront:
             opened.close()
         self._sockets.clear()
 
+    def _run(self, context: ssl.SSLContext | None, certificates: Certificates | None) -> None:
+        try:
+            asyncio.run(self._serve(context, certificates))
+        except OSError as error:
+            self._failure = error
+        finally:
+            self._serving.set()
+
     async def _serve(self, context: ssl.SSLContext | None, certificates: Certificates | None) -> None:
-        await self._of_all.start()
         renewing = None
         if context is not None and certificates is not None and self._tls is not None:
             renewing = asyncio.create_task(_renew(context, certificates, self._tls))
         try:
+            await self._of_all.start()
             runs = [
                 asyncio.create_task(server.serve(sockets=[opened]))
                 for server, opened in zip(self._servers, self._sockets.values(), strict=True)
             ]
-            await asyncio.gather(*(server.listening.wait() for server in self._servers))
-            self._serving.set()
+            listening = asyncio.gather(*(server.listening.wait() for server in self._servers))
+            await asyncio.wait([listening, *runs], return_when=asyncio.FIRST_COMPLETED)
+            if listening.done():
+                self._serving.set()
             await asyncio.gather(*runs)
         finally:
-            self._serving.set()
             for server in self._servers:
                 for connection in tuple(server.server_state.connections):
                     connection.transport.abort()
