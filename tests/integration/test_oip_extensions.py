@@ -367,6 +367,18 @@ def test_control_can_be_switched_off(tmp_path: Path) -> None:
         assert "log_info" in call("LogSettings", messages.LogSettingsRequest()).settings
 
 
+def test_what_would_reach_one_process_of_several_is_refused(tmp_path: Path) -> None:
+    settings = ServerSettings(share_port=True)
+    with Server([linear_bundle(tmp_path)], settings=settings) as server, open_call(server) as call:
+        for name, request in (
+            ("RepositoryModelUnload", messages.RepositoryModelUnloadRequest(model_name="linear")),
+            ("LogSettings", switched(log_info=True)),
+        ):
+            code, details = refused(call, name, request)
+            assert (code, "several processes share this port" in details) == ("UNAVAILABLE", True)
+        assert call("ModelInfer", good()).model_version == "1.0.0"
+
+
 class Porter:
     """A guard that lets one model pass and writes down everything."""
 

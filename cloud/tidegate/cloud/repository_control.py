@@ -38,17 +38,22 @@ class ControlGuard(Protocol):
 class RepositoryControl:
     """RepositoryModelLoad and RepositoryModelUnload; both may take long, so each call needs a thread of its own."""
 
-    def __init__(self, core: Core, *, enabled: bool, guards: Sequence[ControlGuard] = ()) -> None:
+    def __init__(
+        self, core: Core, *, enabled: bool, guards: Sequence[ControlGuard] = (), shared_port: bool = False
+    ) -> None:
         """Join the parts.
 
         Args:
             core: whose repository is changed.
             enabled: False refuses every command.
+            shared_port: whether other processes answer on the same port. A command that only the one that it happens
+                to reach would follow is refused then: loading, unloading, settings.
             guards: asked in this order before every command, told after it.
         """
         self._core = core
         self._enabled = enabled
         self._guards = tuple(guards)
+        self._shared_port = shared_port
 
     def load(self, request: Any, caller: Caller) -> Any:
         """Load a model's versions, or what changed of them; whatever served before still serves when that fails."""
@@ -86,6 +91,11 @@ class RepositoryControl:
 
     def _guarded(self, action: str, request: Any, caller: Caller, command: Callable[[], object]) -> None:
         def checked() -> None:
+            if self._shared_port:
+                raise UnavailableError(
+                    f"{action} is not possible here: several processes share this port, and it would reach one of them",
+                    fix="change the directory that the server watches (--watch-s), or serve with one worker",
+                )
             _check_repository(request.repository_name)
             command()
 

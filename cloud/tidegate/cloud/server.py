@@ -183,7 +183,9 @@ class Server:
         allowed = self._settings.model_control
         if allowed is None:
             allowed = not (is_public(listen) or self._settings.outside.is_public)
-        self._control = RepositoryControl(self.core, enabled=allowed, guards=(self._guard, *guards))
+        self._control = RepositoryControl(
+            self.core, enabled=allowed, guards=(self._guard, *guards), shared_port=self._settings.share_port
+        )
         self._outside.join(
             self.core,
             control=self._control,
