@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.http_server import call, infer_body, scrape, total
 from tests.served import linear_bundle, server_process, slow_bundle
 
@@ -95,6 +97,24 @@ def test_states_follow_unloading(server: Server) -> None:
     assert total(found, "tidegate_model_state", version="1.0.0", state="UNLOADED") == 1
     assert total(found, "tidegate_model_state", version="1.0.0", state="READY") == 0
     assert total(found, "tidegate_model_memory_bytes", version="2.0.0") >= 0
+
+
+def test_a_watcher_of_health_learns_of_unloading_and_loading(server: Server) -> None:
+    serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+    with grpc.insecure_channel(server.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        version = stub.Watch(health_pb2.HealthCheckRequest(service="linear/1.0.0"))
+        model = stub.Watch(health_pb2.HealthCheckRequest(service="linear"))
+        assert (next(version).status, next(model).status) == (serving, serving)
+        server.repository.unload("linear", "1.0.0")
+        assert next(version).status == not_serving
+        assert stub.Check(health_pb2.HealthCheckRequest(service="linear")).status == serving
+        server.repository.load("linear", "1.0.0")
+        assert next(version).status == serving
+        server.repository.unload("linear")
+        assert (next(version).status, next(model).status) == (not_serving, not_serving)
+        version.cancel()
+        model.cancel()
 
 
 def test_a_full_queue_is_counted(tmp_path: Path) -> None:
