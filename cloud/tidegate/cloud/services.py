@@ -54,8 +54,9 @@ class Health:
         """State which models can be called now; called after every change of the repository."""
         with self._lock:
             models = set(served_names(self._core.repository.all()))
-            gone, self._models = self._models - models, models
-            self._set(models, serving=True)
+            gone, new, self._models = self._models - models, models - self._models, models
+            # What did not change is not set again: each setting is sent to whoever watches.
+            self._set(new, serving=True)
             self._set(gone, serving=False)
 
     def drain(self) -> None:
