@@ -397,6 +397,16 @@ def test_the_command_prints_a_table_and_json(server: Server, capsys: pytest.Capt
     assert {"name", "source", "rule", "expected", "found", "verdict"} == set(document["checks"][0])
 
 
+def test_the_command_lists_who_says_what(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["conformance", "--list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [check["name"] for check in listed] == [check.name for check in CHECKS]
+    assert main(["conformance", "--list", "--source", "grpc"]) == 0
+    assert "rule" in (table := capsys.readouterr().out)
+    assert "server.live" not in table
+    assert main(["conformance", "127.0.0.1:1", "--list"]) == 2
+
+
 def test_the_command_says_what_is_wrong(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with wrong_server(server.address, always_internal) as target:
         assert main(["conformance", target, "--model", "linear", "--failed"]) == 1
