@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tidegate.bundle.dtypes import numpy_dtype, oip_name
 from tidegate.errors import InputError
-from tidegate.wire.tensors import LARGEST_RANK, from_raw, to_raw
+from tidegate.wire.tensors import LARGEST_RANK, MOST_ELEMENTS, from_raw, to_raw
 
 Parameters = dict[str, Any]
 
@@ -186,6 +186,8 @@ def _element_count(name: str, shape: Sequence[int]) -> int:
         raise InputError(f"{name} has {len(shape)} dimensions; at most {LARGEST_RANK} are supported", fix="reshape it")
     if any(size < 0 for size in shape):
         raise InputError(f"{name} has shape {list(shape)}; sizes are 0 or more", fix="send the tensor's real shape")
+    if math.prod([size or 1 for size in shape]) > MOST_ELEMENTS:
+        raise InputError(f"{name} has shape {list(shape)}; that is more than {MOST_ELEMENTS} elements", fix="send less")
     return math.prod(shape)
 
 

@@ -6,6 +6,7 @@ bring on top, counters with a lock each, is not wanted here: counting is done by
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Literal
@@ -107,9 +108,11 @@ def render(families: Iterable[Family]) -> bytes:
 
 def number(value: float) -> str:
     """Return a number as Prometheus writes it."""
-    if value == int(value) if abs(value) < 2**63 else False:
-        return str(int(value))
-    return repr(float(value)).replace("inf", "Inf").replace("nan", "NaN")
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    if math.isnan(value):
+        return "NaN"
+    return str(int(value)) if value == int(value) and abs(value) < 2**63 else repr(float(value))
 
 
 def _labels(labels: Mapping[str, str]) -> str:
