@@ -19,22 +19,22 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-
-from tidegate.bundle import Manifest, Signature, TensorSpec, Variant, digest, write_bundle
+from tidegate.bench.serving_foreign import FOREIGN, NOT_COMPARED, Start, installed
+from tidegate.bench.serving_models import write_perceptron
+from tidegate.client import Client
 from tidegate.errors import DependencyError, ResourceError
 from tidegate.wire import messages
-from tidegate.wire.tensors import write_inputs
 
-UNITS = (64, 256, 256, 10)
 CALLERS = (1, 32)
 BASE = "bare echo"
+START_TIMEOUT_S = 120.0
+ENVIRONMENTS = Path("build/foreign")
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,13 @@ class Run:
     """of the server per request, over warm-up and measurement"""
 
 
-def compare(rounds: int, seconds: int) -> list[Run]:
+def compare(rounds: int, seconds: int, environments: Path) -> list[Run]:
     """Run every server `rounds` times and return all runs in order.
+
+    Args:
+        rounds: how often.
+        seconds: of each load.
+        environments: where those of other projects' servers are.
 
     Raises:
         DependencyError: h2load is not installed.
@@ -61,18 +66,23 @@ def compare(rounds: int, seconds: int) -> list[Run]:
         raise DependencyError("h2load is not installed", fix="apt install nghttp2-client")
     runs = []
     with tempfile.TemporaryDirectory() as scratch:
-        model, bundle, body = _write_files(Path(scratch))
+        model, bundle, body = write_perceptron(Path(scratch))
         python = [sys.executable, "-m"]
-        servers = {
-            BASE: [*python, "tidegate.bench.serving_peers", "echo"],
-            "bare runtime": [*python, "tidegate.bench.serving_peers", "runtime", str(model)],
-            "tidegate serve": [*python, "tidegate.cli", "serve", str(bundle), "--listen", "127.0.0.1:0"],
+        servers: dict[str, Start] = {
+            BASE: Start((*python, "tidegate.bench.serving_peers", "echo")),
+            "bare runtime": Start((*python, "tidegate.bench.serving_peers", "runtime", str(model))),
+            "tidegate serve": Start((*python, "tidegate.cli", "serve", str(bundle), "--listen", "127.0.0.1:0")),
         }
+        for name, (_, prepare) in FOREIGN.items():
+            own_python = installed(environments, name)
+            if own_python is not None:
+                servers[name] = prepare(own_python, model, Path(scratch))
         for turn in range(rounds):
             # Another order each time: nobody always comes after the same neighbour.
             names = list(servers)[turn % len(servers) :] + list(servers)[: turn % len(servers)]
             for name in names:
-                with _serving(servers[name]) as (process, address):
+                start = servers[name]
+                with serving(start.command, start.address, start.environment) as (process, address):
                     for callers in CALLERS:
                         runs.append(_load(name, process, address, body, callers, seconds))
     return runs
@@ -120,71 +130,51 @@ def _load(name: str, process: int, address: str, body: Path, callers: int, secon
 
 
 @contextmanager
-def _serving(command: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Run a server on the first core until the block ends; give its process id and address."""
+def serving(
+    command: Sequence[str], address: str = "", environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[int, str]]:
+    """Run a server on the first core until the block ends; give its process id and address.
+
+    Args:
+        command: prints `listening on HOST:PORT` when it serves, unless `address` says where.
+        address: of a server that does not print it; waited for.
+        environment: variables; default: ours.
+    """
     cores = sorted(os.sched_getaffinity(0))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:  # noqa: S603
+    # What a foreign server writes goes nowhere: a pipe that nobody reads would stop it.
+    output = subprocess.DEVNULL if address else subprocess.PIPE
+    with subprocess.Popen(  # noqa: S603 - our own words
+        command, stdout=output, stderr=subprocess.DEVNULL, text=True, env=environment or None
+    ) as process:
         try:
             os.sched_setaffinity(process.pid, cores[:1])
             os.sched_setaffinity(0, cores[1:] or cores)
-            line = process.stdout.readline() if process.stdout else ""
-            if not line.startswith("listening on "):
-                raise ResourceError(f"{' '.join(command)} did not start", fix="run it by hand")
-            yield process.pid, line.removeprefix("listening on ").strip()
+            if address:
+                _await_server(address)
+            else:
+                line = process.stdout.readline() if process.stdout else ""
+                if not line.startswith("listening on "):
+                    raise ResourceError(f"{' '.join(command)} did not start", fix="run it by hand")
+                address = line.removeprefix("listening on ").strip()
+            yield process.pid, address
         finally:
             os.sched_setaffinity(0, cores)
             process.kill()
             process.wait()
 
 
+def _await_server(address: str) -> None:
+    """Wait until the model can be called."""
+    from tidegate.client import RetrySettings
+
+    with Client(address, timeout_s=START_TIMEOUT_S, retries=RetrySettings(wait_for_server=True)) as client:
+        while not client.model_ready("mlp"):
+            time.sleep(0.1)
+
+
 def _cpu_s(process: int) -> float:
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _write_files(scratch: Path) -> tuple[Path, Path, Path]:
-    """Write the model, its bundle and a request with gRPC's 5 bytes in front."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    random = np.random.default_rng(1)
-    nodes, weights, last = [], [], "x"
-    for layer, (rows, columns) in enumerate(pairwise(UNITS)):
-        weights += [
-            numpy_helper.from_array(random.standard_normal((rows, columns)).astype(np.float32) * 0.1, f"w{layer}"),
-            numpy_helper.from_array(np.zeros(columns, np.float32), f"b{layer}"),
-        ]
-        is_last = layer == len(UNITS) - 2
-        nodes.append(helper.make_node("Gemm", [last, f"w{layer}", f"b{layer}"], ["y" if is_last else f"h{layer}"]))
-        if not is_last:
-            nodes.append(helper.make_node("Relu", [f"h{layer}"], [f"r{layer}"]))
-            last = f"r{layer}"
-    graph = helper.make_graph(
-        nodes,
-        "mlp",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", UNITS[0]])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", UNITS[-1]])],
-        weights,
-    )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    signature = Signature(
-        inputs=(TensorSpec(name="x", dtype="FP32", shape=(-1, UNITS[0])),),
-        outputs=(TensorSpec(name="y", dtype="FP32", shape=(-1, UNITS[-1])),),
-    )
-    file = "variants/model.onnx"
-    variant = Variant(
-        id="onnx-fp32", backend="onnx", precision="fp32", file=file, sha256=digest(made), size_bytes=len(made)
-    )
-    manifest = Manifest(
-        schema="tidegate.bundle/1", name="mlp", version="1.0.0", signature=signature, variants=(variant,)
-    )
-    model, bundle, body = scratch / "mlp.onnx", scratch / "mlp-1.0.0.tide", scratch / "body.bin"
-    model.write_bytes(made)
-    write_bundle(manifest, {file: made}, bundle)
-    request = messages.ModelInferRequest(model_name="mlp")
-    write_inputs(request, {"x": random.standard_normal((1, UNITS[0])).astype(np.float32)})
-    message = request.SerializeToString()
-    body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
-    return model, bundle, body
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -193,8 +183,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="every run, for machines")
+    parser.add_argument(
+        "--foreign",
+        type=Path,
+        default=ENVIRONMENTS,
+        metavar="DIR",
+        help="environments of other servers, as tests.conformance.foreign_servers makes them; default build/foreign",
+    )
     options = parser.parse_args(arguments)
-    runs = compare(options.rounds, options.seconds)
+    runs = compare(options.rounds, options.seconds, options.foreign.absolute())
     if options.json:
         print(json.dumps([asdict(run) for run in runs]))
         return 0
@@ -206,6 +203,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         middle = [statistics.median(getattr(run, key) for run in own) for key in ("rate_hz", "p50_ms", "cpu_us")]
         absolute = f"{middle[0]:8.0f} {middle[1]:8.3f} {middle[2]:7.0f}"
         print(f"{name:16} {callers:7} {absolute}   {rate:6.2f} {p50:6.2f} {cpu:6.2f}")
+    for name in FOREIGN:
+        if installed(options.foreign, name) is None:
+            print(f"{name:16} not installed in {options.foreign}")
+    for name, reason in NOT_COMPARED.items():
+        print(f"{name:16} not compared: {reason}")
     return 0
 
 
