@@ -29,10 +29,12 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.dev                    ## what our own wrapper costs, and the example bundle on this machine
+bench: $(VENV)/.dev                    ## what our own wrapper costs, the example bundle, the server beside others
 	$(BIN)/python -m tidegate.bench.overhead tests/data/dense.tflite
 	$(BIN)/python -m tidegate.bench.overhead tests/data/dense.onnx
 	$(BIN)/tidegate bench examples/voice_commands/voice-commands.tide
+	@if command -v h2load >/dev/null; then $(BIN)/python -m tidegate.bench.serving --rounds 3; \
+	else echo "serving: not measured, h2load is not installed (Debian package nghttp2-client)"; fi
 
 conformance: $(VENV)/.dev              ## TUF's own suite; tests/conformance/README.md says how to get it
 	@test -n "$(SUITE)" -a -n "$(SUITE_PYTHON)" || \
