@@ -122,7 +122,12 @@ class WorkerPool:
         self._stopping.set()
         if self._keeper.is_alive():
             self._keeper.join()
-        workers, self._workers = tuple(self._workers.values()), {}
+        # One that was killed and not replaced yet has nothing that could be finished.
+        workers = tuple(worker for worker in self._workers.values() if worker.process.exitcode is None)
+        for dead in self._workers.values():
+            if dead not in workers:
+                dead.pipe.close()
+        self._workers = {}
         for worker in workers:
             _tell(worker.pipe, grace_s)
         finished = True
@@ -222,6 +227,7 @@ class WorkerPool:
             sentinels: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in self._workers.values()}
             for sentinel in wait(list(sentinels), timeout=0.2):
                 dead = sentinels[sentinel]
+                dead.process.join()
                 code = dead.process.exitcode
                 self._on_event(f"worker {dead.index} ended with {code}; starting another")
                 self._stopping.wait(max(0.0, dead.started_s + RESTART_PAUSE_S - time.monotonic()))
