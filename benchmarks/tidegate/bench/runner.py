@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -148,7 +148,7 @@ def _obstacle(variant: Variant) -> Problem:
     )
 
 
-def _listed(installed: dict[str, str]) -> str:
+def _listed(installed: Mapping[str, str]) -> str:
     return ", ".join(sorted(installed.values())) or "none"
 
 
