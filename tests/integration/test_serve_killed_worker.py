@@ -1,0 +1,80 @@
+"""A worker process that is killed under load: who notices, who does not, and what comes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tests.served import PROCESS_TIMEOUT_S, ServerProcess, linear_bundle, server_process
+
+from tidegate.client import Client, RetrySettings
+from tidegate.errors import TidegateError
+
+ONES = np.ones((1, 4), np.float32)
+CALLERS = 8
+
+
+@dataclass
+class Caller:
+    """Calls without a pause over a connection of its own."""
+
+    answered: int = 0
+    failures: list[TidegateError] = field(default_factory=list)
+    began: threading.Event = field(default_factory=threading.Event)
+
+    def call(self, address: str, retries: RetrySettings, stopping: threading.Event) -> None:
+        with Client(address, timeout_s=PROCESS_TIMEOUT_S, retries=retries) as client:
+            while not stopping.is_set():
+                try:
+                    assert client.infer("linear", {"x": ONES})["y"][0, 0] == 2
+                    self.answered += 1
+                except TidegateError as error:
+                    self.failures.append(error)
+                self.began.set()
+
+
+def workers_of(server: ServerProcess) -> Sequence[int]:
+    """Return the process ids; whichever thread of the parent started a worker."""
+    tasks = Path(f"/proc/{server.process.pid}/task").iterdir()
+    children = [pid for task in tasks for pid in (task / "children").read_text().split()]
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def wait_until(holds: Callable[[], bool], server: ServerProcess) -> None:
+    """Look again and again, with pauses in which the callers' threads get on."""
+    deadline_s = time.monotonic() + PROCESS_TIMEOUT_S
+    pause = threading.Event()
+    while not holds():
+        assert server.process.poll() is None
+        assert time.monotonic() < deadline_s
+        pause.wait(0.02)
+
+
+def test_a_retry_covers_the_calls_in_flight_on_a_killed_worker(tmp_path: Path) -> None:
+    stopping, callers = threading.Event(), [Caller() for _ in range(CALLERS)]
+    retries = RetrySettings(attempts=5, infer=True)
+    with (
+        server_process([linear_bundle(tmp_path, factor=2.0)], "--workers", "2") as server,
+        ThreadPoolExecutor(CALLERS) as pool,
+    ):
+        running = [pool.submit(caller.call, server.address, retries, stopping) for caller in callers]
+        for caller in callers:
+            assert caller.began.wait(PROCESS_TIMEOUT_S)
+        before = workers_of(server)
+        os.kill(before[0], signal.SIGKILL)
+        wait_until(lambda: len(workers_of(server)) == 2 and before[0] not in workers_of(server), server)
+        marks = [caller.answered for caller in callers]
+        wait_until(lambda: all(one.answered > mark for one, mark in zip(callers, marks, strict=True)), server)
+        stopping.set()
+        for one in running:
+            one.result(PROCESS_TIMEOUT_S)
+        server.terminate()
+        assert server.process.wait(PROCESS_TIMEOUT_S) == 0
+    assert [error for caller in callers for error in caller.failures] == []
