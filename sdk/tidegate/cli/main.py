@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "access": "make, list and revoke the keys of a server's callers",
     "label": "show and move the labels of a server's models",
     "call": "call a model on a server once",
+    "recognize": "have a server say what is spoken in WAV files",
     "conformance": "hold any server of the Open Inference Protocol against what the protocol says",
     "bench": "measure latency, throughput, memory and CPU time",
     "keys": "make signing keys, change who may sign",

@@ -10,6 +10,7 @@ from tidegate.client.descriptions import Answer, ListedModel, ModelDescription, 
 from tidegate.client.infer_stream import InferStream
 from tidegate.client.recognition import RecognizeStream
 from tidegate.client.recognized import RecognizedSegment
+from tidegate.client.recordings import RecognizedRecording, Recording
 from tidegate.client.settings import RetrySettings, TlsSettings
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "ListedModel",
     "ModelDescription",
     "RecognizeStream",
+    "RecognizedRecording",
     "RecognizedSegment",
+    "Recording",
     "RetrySettings",
     "ServerDescription",
     "TlsSettings",

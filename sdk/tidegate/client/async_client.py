@@ -10,12 +10,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tidegate.client import calls
-from tidegate.client.answer import check_expected, latest_in
 from tidegate.client.async_connection import AsyncConnection
 from tidegate.client.async_infer_stream import AsyncInferStream
-from tidegate.client.async_recognition import AsyncRecognizeStream
+from tidegate.client.async_speech_client import AsyncSpeechClient
 from tidegate.client.calls import Question, Result
-from tidegate.client.channel import LARGEST_MESSAGE_BYTES, ChannelSettings, check_timeout
+from tidegate.client.channel import LARGEST_MESSAGE_BYTES, ChannelSettings
 from tidegate.client.descriptions import (
     Answer,
     ListedModel,
@@ -25,15 +24,13 @@ from tidegate.client.descriptions import (
     read_answer,
     read_arrays,
 )
-from tidegate.client.recognized import config_request
 from tidegate.client.requests import InferCall, Inputs, KnownModels, check_request, says_otherwise
 from tidegate.client.settings import RetrySettings, TlsSettings, Token
 from tidegate.errors import DependencyError, TidegateError
-from tidegate.wire.pairing import SignalPath
-from tidegate.wire.report import Headers, Latest
+from tidegate.wire.report import Headers
 
 
-class AsyncClient:
+class AsyncClient(AsyncSpeechClient):
     """`Client` for asyncio, with the same arguments, answers and errors, for one event loop.
 
         async with AsyncClient("127.0.0.1:8001") as client:
@@ -56,23 +53,8 @@ class AsyncClient:
     ) -> None:
         """Prepare a connection; the first call opens it. Arguments and errors are those of `Client`."""
         settings = ChannelSettings(target, timeout_s, maximum_message_bytes, tls, token, retries or RetrySettings())
-        self._connection = AsyncConnection(settings)
+        super().__init__(AsyncConnection(settings), report)
         self._known = KnownModels() if check_inputs else None
-        self._report = report
-        self._latest: Latest | None = None
-
-    @property
-    def latest(self) -> Latest | None:
-        """The newest release for this device that the server named last; None before, and without a report.
-
-        Nothing signed it: it says that a check of the channel is worthwhile, and no more.
-        """
-        return self._latest
-
-    @property
-    def target(self) -> str:
-        """The server's address as it was given."""
-        return self._connection.target
 
     async def live(self) -> bool:
         """Return whether the server process answers."""
@@ -134,38 +116,7 @@ class AsyncClient:
         Args:
             timeout_s: of the whole stream; None: it may stay open.
         """
-        headers = self._report() if self._report else ()
-        return AsyncInferStream(self._connection, headers=headers, timeout_s=timeout_s)
-
-    async def recognize(
-        self,
-        *,
-        sample_rate_hz: int,
-        model: str = "",
-        version: str = "",
-        maximum_search_results: int = 3,
-        device_bundle: str = "",
-        signal_path: SignalPath | None = None,
-    ) -> AsyncRecognizeStream:
-        """Open a stream for speech segments; see `Client.recognize`."""
-        config = config_request(
-            sample_rate_hz=sample_rate_hz,
-            model=model,
-            version=version,
-            maximum_search_results=maximum_search_results,
-            device_bundle=device_bundle,
-        )
-        headers = self._report() if self._report else ()
-        stream = AsyncRecognizeStream(self._connection, timeout_s=self._timeout_s(None), headers=headers)
-        await stream.accept(config)
-        answered = stream.answer_headers
-        self._note_latest(answered)
-        try:
-            check_expected(signal_path, answered, device_bundle=device_bundle, target=self.target)
-        except TidegateError:
-            await stream.close()
-            raise
-        return stream
+        return AsyncInferStream(self._connection, headers=self._headers(), timeout_s=timeout_s)
 
     async def close(self) -> None:
         """Close the connection; calls under way end. Closing again does nothing."""
@@ -224,9 +175,3 @@ class AsyncClient:
         return await self._connection.call(
             OPEN_INFERENCE, method, request, left_s, headers=self._report(), on_headers=self._note_latest
         )
-
-    def _note_latest(self, headers: Headers) -> None:
-        self._latest = latest_in(headers) or self._latest
-
-    def _timeout_s(self, timeout_s: float | None) -> float:
-        return self._connection.settings.timeout_s if timeout_s is None else check_timeout(timeout_s)

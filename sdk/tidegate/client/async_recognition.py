@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +17,9 @@ from tidegate.client.recognized import (
     RecognizedSegment,
     audio_request,
     end_request,
-    read_segment,
     start_request,
 )
+from tidegate.client.segment_answers import SegmentAnswers
 from tidegate.wire.report import Headers
 
 if TYPE_CHECKING:
@@ -34,15 +36,14 @@ class AsyncRecognizeStream:
         """Open the stream; `accept` sends the config."""
         from tidegate.wire.services import SPEECH
 
-        self._waiting_for: set[int] = set()
-        self._answers: dict[int, RecognizedSegment] = {}
+        self._answers = SegmentAnswers()
         self._timeout_s = timeout_s
         self._stream = AsyncDuplex(
             connection,
             SPEECH,
             "StreamingRecognize",
             largest_queue_bytes=LARGEST_QUEUE_BYTES,
-            take=self._take,
+            take=self._answers.take,
             headers=headers,
         )
 
@@ -66,7 +67,7 @@ class AsyncRecognizeStream:
     async def begin(self, segment_id: int, start_sample: int) -> None:
         """Announce a segment; see `RecognizeStream.begin`."""
         await self._put(start_request(segment_id, start_sample))
-        self._waiting_for.add(segment_id)
+        self._answers.waiting_for.add(segment_id)
 
     async def send(self, start_sample: int, audio: NDArray[np.int16]) -> None:
         """Send audio of the open segment; see `RecognizeStream.send`."""
@@ -78,25 +79,28 @@ class AsyncRecognizeStream:
 
     def poll(self) -> list[RecognizedSegment]:
         """Return the answers that have arrived and were not returned yet; see `RecognizeStream.poll`."""
-        if not self._answers:
+        answers = self._answers.pop_finals()
+        if not answers:
             self._stream.check_usable()
-        answers = [self._answers[segment_id] for segment_id in sorted(self._answers)]
-        self._answers.clear()
         return answers
 
-    async def wait(self, segment_id: int, timeout_s: float) -> RecognizedSegment:
-        """Wait for the answer of one segment; see `RecognizeStream.wait`."""
-        if segment_id not in self._answers:
+    def interim(self) -> list[RecognizedSegment]:
+        """Return what is understood so far of each open segment; see `RecognizeStream.interim`."""
+        answers = self._answers.pop_interims()
+        if not answers:
             self._stream.check_usable()
-            check_begun(segment_id, self._waiting_for)
-        await self._stream.changes.until(
-            lambda: segment_id not in self._waiting_for or not self._stream.is_open, timeout_s
-        )
-        if segment_id in self._answers:
-            return self._answers.pop(segment_id)
-        self._stream.check_usable()
-        check_begun(segment_id, self._waiting_for)
-        raise no_answer(self._stream.target, segment_id, timeout_s)
+        return answers
+
+    async def wait(
+        self, segment_id: int, timeout_s: float, on_interim: Callable[[RecognizedSegment], object] | None = None
+    ) -> RecognizedSegment:
+        """Wait for the final answer of one segment; see `RecognizeStream.wait`. `on_interim` is called, not awaited."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            answer = await self._next(segment_id, deadline_s, timeout_s, interim=on_interim is not None)
+            if on_interim is None or answer.is_final:
+                return answer
+            on_interim(answer)
 
     async def close(self) -> None:
         """Tell the server that nothing follows and end the call. Closing again does nothing."""
@@ -113,8 +117,19 @@ class AsyncRecognizeStream:
     async def _put(self, request: speech_pb2.StreamingRecognizeRequest) -> None:
         await self._stream.put(request, self._timeout_s)
 
-    def _take(self, response: Any) -> None:
-        if response.is_final:
-            segment = read_segment(response)
-            self._waiting_for.discard(segment.segment_id)
-            self._answers[segment.segment_id] = segment
+    async def _next(self, segment_id: int, deadline_s: float, timeout_s: float, *, interim: bool) -> RecognizedSegment:
+        def is_here() -> bool:
+            return self._answers.has(segment_id, interim=interim)
+
+        if not is_here():
+            self._stream.check_usable()
+            check_begun(segment_id, self._answers.waiting_for)
+        await self._stream.changes.until(
+            lambda: is_here() or segment_id not in self._answers.waiting_for or not self._stream.is_open,
+            deadline_s - time.monotonic(),
+        )
+        if is_here():
+            return self._answers.pop(segment_id)
+        self._stream.check_usable()
+        check_begun(segment_id, self._answers.waiting_for)
+        raise no_answer(self._stream.target, segment_id, timeout_s)

@@ -10,9 +10,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tidegate.client import calls
-from tidegate.client.answer import check_expected, latest_in
 from tidegate.client.calls import Question, Result
-from tidegate.client.channel import LARGEST_MESSAGE_BYTES, ChannelSettings, check_timeout
+from tidegate.client.channel import LARGEST_MESSAGE_BYTES, ChannelSettings
 from tidegate.client.connection import Connection
 from tidegate.client.descriptions import (
     Answer,
@@ -24,16 +23,14 @@ from tidegate.client.descriptions import (
     read_arrays,
 )
 from tidegate.client.infer_stream import InferStream
-from tidegate.client.recognition import RecognizeStream
-from tidegate.client.recognized import config_request
 from tidegate.client.requests import InferCall, Inputs, KnownModels, check_request, says_otherwise
 from tidegate.client.settings import RetrySettings, TlsSettings, Token
+from tidegate.client.speech_client import SpeechClient
 from tidegate.errors import DependencyError, TidegateError
-from tidegate.wire.pairing import SignalPath
-from tidegate.wire.report import Headers, Latest
+from tidegate.wire.report import Headers
 
 
-class Client:
+class Client(SpeechClient):
     """One connection to a server of the Open Inference Protocol. Safe to use from several threads.
 
     Every call has a deadline. A server that cannot be reached is an UnavailableError at once, not at the deadline.
@@ -74,23 +71,8 @@ class Client:
             DependencyError: grpcio is not installed.
         """
         settings = ChannelSettings(target, timeout_s, maximum_message_bytes, tls, token, retries or RetrySettings())
-        self._connection = Connection(settings)
+        super().__init__(Connection(settings), report)
         self._known = KnownModels() if check_inputs else None
-        self._report = report
-        self._latest: Latest | None = None
-
-    @property
-    def latest(self) -> Latest | None:
-        """The newest release for this device that the server named last; None before, and without a report.
-
-        Nothing signed it: it says that a check of the channel is worthwhile, and no more.
-        """
-        return self._latest
-
-    @property
-    def target(self) -> str:
-        """The server's address as it was given."""
-        return self._connection.target
 
     def live(self) -> bool:
         """Return whether the server process answers. Raises UnavailableError when it cannot be reached."""
@@ -185,54 +167,7 @@ class Client:
         Args:
             timeout_s: of the whole stream; None: it may stay open.
         """
-        headers = self._report() if self._report else ()
-        return InferStream(self._connection, headers=headers, timeout_s=timeout_s)
-
-    def recognize(
-        self,
-        *,
-        sample_rate_hz: int,
-        model: str = "",
-        version: str = "",
-        maximum_search_results: int = 3,
-        device_bundle: str = "",
-        signal_path: SignalPath | None = None,
-    ) -> RecognizeStream:
-        """Open a stream for speech segments and wait until the server has accepted it.
-
-        Args:
-            sample_rate_hz: rate of the audio that will be sent; the server resamples.
-            model: empty for the server's speech model.
-            version: empty for the server's choice.
-            maximum_search_results: per segment; 0 for none.
-            device_bundle: NAME VERSION of what runs on the device, for the server's records.
-            signal_path: front end and prefilter of the device's bundle; a server's model that was made for others is
-                refused. None: not checked here.
-
-        Raises:
-            NotFoundError: the server has no such speech model.
-            InputError: the sample rate is refused.
-            ResourceError: the server has all the streams that it takes.
-            StateError: the device's front end or prefilter and the server's model do not belong together.
-            UnavailableError: the server cannot be reached; DeadlineError: it did not answer in the client's time.
-        """
-        config = config_request(
-            sample_rate_hz=sample_rate_hz,
-            model=model,
-            version=version,
-            maximum_search_results=maximum_search_results,
-            device_bundle=device_bundle,
-        )
-        headers = self._report() if self._report else ()
-        stream = RecognizeStream(self._connection, config, timeout_s=self._timeout_s(None), headers=headers)
-        answered = stream.answer_headers
-        self._note_latest(answered)
-        try:
-            check_expected(signal_path, answered, device_bundle=device_bundle, target=self.target)
-        except TidegateError:
-            stream.close()
-            raise
-        return stream
+        return InferStream(self._connection, headers=self._headers(), timeout_s=timeout_s)
 
     def close(self) -> None:
         """Close the connection; calls under way end. Closing again does nothing."""
@@ -291,9 +226,3 @@ class Client:
         return self._connection.call(
             OPEN_INFERENCE, method, request, left_s, headers=self._report(), on_headers=self._note_latest
         )
-
-    def _note_latest(self, headers: Headers) -> None:
-        self._latest = latest_in(headers) or self._latest
-
-    def _timeout_s(self, timeout_s: float | None) -> float:
-        return self._connection.settings.timeout_s if timeout_s is None else check_timeout(timeout_s)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,9 @@ from tidegate.client.recognized import (
     RecognizedSegment,
     audio_request,
     end_request,
-    read_segment,
     start_request,
 )
+from tidegate.client.segment_answers import SegmentAnswers
 from tidegate.errors import DeadlineError, StateError
 from tidegate.wire.report import Headers
 
@@ -47,14 +48,13 @@ class RecognizeStream:
         """Open the stream and wait until the server has accepted `config`; see `Client.recognize` for the errors."""
         from tidegate.wire.services import ACCEPTED_HEADER, SPEECH
 
-        self._waiting_for: set[int] = set()
-        self._answers: dict[int, RecognizedSegment] = {}
+        self._answers = SegmentAnswers()
         self._stream = Duplex(
             connection,
             SPEECH,
             "StreamingRecognize",
             largest_queue_bytes=LARGEST_QUEUE_BYTES,
-            take=self._take,
+            take=self._answers.take,
             headers=headers,
         )
         self._stream.put(config)
@@ -84,20 +84,22 @@ class RecognizeStream:
         """
         self._stream.put(start_request(segment_id, start_sample))
         with self._stream.changed:
-            self._waiting_for.add(segment_id)
+            self._answers.waiting_for.add(segment_id)
 
-    def send(self, start_sample: int, audio: NDArray[np.int16]) -> None:
+    def send(self, start_sample: int, audio: NDArray[np.int16], *, timeout_s: float = 0.0) -> None:
         """Send audio of the open segment; it goes out at once.
 
         Args:
             start_sample: of `audio[0]`; follows the audio sent before without a gap.
             audio: int16 [n], one channel.
+            timeout_s: to wait for room when the network or the server is slow; 0: do not wait. For audio that comes
+                faster than it was spoken.
 
         Raises:
             InputError: not int16 with one axis.
             UnavailableError, StateError: as for `begin`.
         """
-        self._stream.put(audio_request(start_sample, audio))
+        self._stream.put(audio_request(start_sample, audio), timeout_s)
 
     def end(self, segment_id: int, end_sample: int) -> None:
         """Announce the end of the open segment; the server then answers it.
@@ -115,29 +117,49 @@ class RecognizeStream:
             StateError: after close, when no answer is left.
         """
         with self._stream.changed:
-            if not self._answers:
+            answers = self._answers.pop_finals()
+            if not answers:
                 self._stream.check_usable()
-            answers = [self._answers[segment_id] for segment_id in sorted(self._answers)]
-            self._answers.clear()
             return answers
 
-    def wait(self, segment_id: int, timeout_s: float) -> RecognizedSegment:
-        """Wait for the answer of one segment.
+    def interim(self) -> list[RecognizedSegment]:
+        """Return what is understood so far of each open segment, if that is newer than what was returned; never waits.
+
+        Only the newest is kept, and it is dropped when the final answer comes, so nobody has to ask. Always empty
+        without `interim_results`.
+
+        Raises:
+            UnavailableError: the stream is broken and nothing is left.
+            StateError: after close, when nothing is left.
+        """
+        with self._stream.changed:
+            answers = self._answers.pop_interims()
+            if not answers:
+                self._stream.check_usable()
+            return answers
+
+    def wait(
+        self, segment_id: int, timeout_s: float, on_interim: Callable[[RecognizedSegment], object] | None = None
+    ) -> RecognizedSegment:
+        """Wait for the final answer of one segment.
+
+        Args:
+            segment_id: of a segment that was begun.
+            timeout_s: for the whole wait.
+            on_interim: called in this thread with the interim answers of this segment that come meanwhile; one that a
+                newer one overtakes is left out. It may use the stream.
 
         Raises:
             DeadlineError: no answer in `timeout_s`.
             UnavailableError: the stream broke before the answer came.
             StateError: the segment was never begun, was answered before, or the stream is closed.
         """
-        deadline = time.monotonic() + timeout_s
-        with self._stream.changed:
-            while segment_id not in self._answers:
-                self._stream.check_usable()
-                check_begun(segment_id, self._waiting_for)
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 or not self._stream.changed.wait(left_s):
-                    raise no_answer(self._stream.target, segment_id, timeout_s)
-            return self._answers.pop(segment_id)
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            answer = self._next(segment_id, deadline_s, timeout_s, interim=on_interim is not None)
+            if on_interim is None or answer.is_final:
+                return answer
+            on_interim(answer)
 
     def close(self) -> None:
         """Tell the server that nothing follows and end the call. Closing again does nothing."""
@@ -151,11 +173,15 @@ class RecognizeStream:
     ) -> None:
         self.close()
 
-    def _take(self, response: Any) -> None:
-        if response.is_final:
-            segment = read_segment(response)
-            self._waiting_for.discard(segment.segment_id)
-            self._answers[segment.segment_id] = segment
+    def _next(self, segment_id: int, deadline_s: float, timeout_s: float, *, interim: bool) -> RecognizedSegment:
+        with self._stream.changed:
+            while not self._answers.has(segment_id, interim=interim):
+                self._stream.check_usable()
+                check_begun(segment_id, self._answers.waiting_for)
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or not self._stream.changed.wait(left_s):
+                    raise no_answer(self._stream.target, segment_id, timeout_s)
+            return self._answers.pop(segment_id)
 
 
 def check_begun(segment_id: int, waiting_for: set[int]) -> None:

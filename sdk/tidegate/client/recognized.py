@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tidegate.errors import InputError
 from tidegate.speech.transcript import SearchResult, Transcript, Word
+from tidegate.wire.pairing import SignalPath
 
 if TYPE_CHECKING:
     from tidegate.v1 import speech_pb2
@@ -30,6 +31,68 @@ class RecognizedSegment:
     variant: str
     compute_ms: float
     """time the model took on the server"""
+    is_final: bool = True
+    """False: what is understood so far, up to `end_s`; the next one replaces it, and the final one all"""
+    stability: float = 1.0
+    """of an interim answer: the share of its words, from the first on, that the one before it had as well"""
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """What is asked of the server at the beginning of a call for speech; 0 and empty stand for its own choice."""
+
+    sample_rate_hz: int
+    """of the audio that will be sent"""
+    model: str = ""
+    version: str = ""
+    maximum_search_results: int = 0
+    """per segment; 0: none"""
+    device_bundle: str = ""
+    """NAME VERSION of what runs on the device"""
+    signal_path: SignalPath | None = None
+    """front end and prefilter of the device's bundle; None: not checked here"""
+    interim_results: bool = False
+    """streams only, as is all that follows"""
+    interim_interval_ms: int = 0
+    speech_start_timeout_ms: int = 0
+    idle_timeout_ms: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what the message cannot carry; the server checks the rest.
+
+        Raises:
+            InputError: a number that is negative or beyond 32 bits.
+        """
+        for name in _NUMBERS:
+            found = getattr(self, name)
+            if not 0 <= found < 2**31:
+                raise InputError(f"{name} is {found}; expected 0 to 2147483647", fix=f"correct {name}")
+
+    def message(self) -> speech_pb2.StreamingConfig:
+        """Return the config as it is sent."""
+        from tidegate.v1 import speech_pb2
+
+        return speech_pb2.StreamingConfig(
+            model=self.model,
+            model_version=self.version,
+            encoding=speech_pb2.LINEAR16,
+            sample_rate_hz=self.sample_rate_hz,
+            maximum_search_results=self.maximum_search_results,
+            device_bundle=self.device_bundle,
+            interim_results=self.interim_results,
+            interim_interval_ms=self.interim_interval_ms,
+            speech_start_timeout_ms=self.speech_start_timeout_ms,
+            idle_timeout_ms=self.idle_timeout_ms,
+        )
+
+
+_NUMBERS = (
+    "sample_rate_hz",
+    "maximum_search_results",
+    "interim_interval_ms",
+    "speech_start_timeout_ms",
+    "idle_timeout_ms",
+)
 
 
 def read_segment(response: Any) -> RecognizedSegment:
@@ -49,29 +112,16 @@ def read_segment(response: Any) -> RecognizedSegment:
         version=response.model_version,
         variant=response.variant,
         compute_ms=response.compute_ms,
+        is_final=response.is_final,
+        stability=response.stability,
     )
 
 
-def config_request(
-    *,
-    sample_rate_hz: int,
-    model: str,
-    version: str,
-    maximum_search_results: int,
-    device_bundle: str,
-) -> speech_pb2.StreamingRecognizeRequest:
-    """Return the first message of a stream; see `Client.recognize`."""
+def config_request(request: SpeechRequest) -> speech_pb2.StreamingRecognizeRequest:
+    """Return the first message of a stream."""
     from tidegate.v1 import speech_pb2
 
-    config = speech_pb2.StreamingConfig(
-        model=model,
-        model_version=version,
-        encoding=speech_pb2.LINEAR16,
-        sample_rate_hz=sample_rate_hz,
-        maximum_search_results=maximum_search_results,
-        device_bundle=device_bundle,
-    )
-    return speech_pb2.StreamingRecognizeRequest(config=config)
+    return speech_pb2.StreamingRecognizeRequest(config=request.message())
 
 
 def start_request(segment_id: int, start_sample: int) -> speech_pb2.StreamingRecognizeRequest:
@@ -100,14 +150,22 @@ def audio_request(start_sample: int, audio: NDArray[np.int16]) -> speech_pb2.Str
     """
     from tidegate.v1 import speech_pb2
 
+    chunk = speech_pb2.AudioChunk(sample_offset=start_sample, content=pcm_bytes(audio))
+    return speech_pb2.StreamingRecognizeRequest(audio=chunk)
+
+
+def pcm_bytes(audio: NDArray[np.int16]) -> bytes:
+    """Return int16 [n] as LINEAR16.
+
+    Raises:
+        InputError: not int16 with one axis.
+    """
     if audio.dtype != np.int16 or audio.ndim != 1:
         raise InputError(
             f"audio is {audio.dtype} {list(audio.shape)}; expected int16 [n]",
             fix="convert with tidegate.speech.pcm.int16_from_float32",
         )
-    content = audio.astype("<i2", copy=False).tobytes()
-    chunk = speech_pb2.AudioChunk(sample_offset=start_sample, content=content)
-    return speech_pb2.StreamingRecognizeRequest(audio=chunk)
+    return audio.astype("<i2", copy=False).tobytes()
 
 
 def _activity(

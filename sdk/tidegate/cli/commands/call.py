@@ -12,7 +12,8 @@ from tidegate.bundle.dtypes import oip_name
 from tidegate.bundle.manifest import TensorSpec
 from tidegate.cli.files import read_file
 from tidegate.cli.printing import print_json, print_table
-from tidegate.client import Client, ModelDescription, TlsSettings
+from tidegate.cli.server_options import add_server, tls_of, token_of
+from tidegate.client import Client, ModelDescription
 from tidegate.errors import ConfigError
 
 DESCRIPTION = """Call a model on a server of the Open Inference Protocol once. The input .npz holds one array for each
@@ -33,11 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="OUT.npz", help="where the outputs go")
     parser.add_argument("--version", default="", metavar="V", help="default: the highest")
     parser.add_argument("--timeout-s", type=float, default=30.0, metavar="S", help="for the whole call; default 30")
-    parser.add_argument("--tls", action="store_true", help="encrypt, and trust the public authorities")
-    parser.add_argument("--tls-ca", type=Path, metavar="PEM", help="encrypt, and trust these authorities alone")
-    parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate of this caller, for mutual TLS")
-    parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its key")
-    parser.add_argument("--token-file", type=Path, metavar="FILE", help="bearer token, on one line")
+    add_server(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -47,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     # What fails is said in our own messages; grpc's core would add lines of its own.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     with Client(
-        arguments.target, timeout_s=arguments.timeout_s, tls=_tls(arguments), token=_token(arguments.token_file)
+        arguments.target, timeout_s=arguments.timeout_s, tls=tls_of(arguments), token=token_of(arguments)
     ) as client:
         if arguments.input is not None:
             _infer(client, arguments)
@@ -63,17 +60,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError("--input and --output go together; found one", fix="give both, or neither to see the model")
     if arguments.model is None and (arguments.input is not None or arguments.version):
         raise ConfigError("no model is named", fix="write MODEL after HOST:PORT")
-
-
-def _tls(arguments: argparse.Namespace) -> TlsSettings | None:
-    if not (arguments.tls or arguments.tls_ca or arguments.tls_cert or arguments.tls_key):
-        return None
-    return TlsSettings(ca=arguments.tls_ca, cert=arguments.tls_cert, key=arguments.tls_key)
-
-
-def _token(path: Path | None) -> str | None:
-    """Return the token; on the command line itself every user of the machine could read it."""
-    return None if path is None else read_file(path, "--token-file").decode("utf-8", "replace").strip()
 
 
 def _infer(client: Client, arguments: argparse.Namespace) -> None:
