@@ -291,17 +291,7 @@ class Core:
                     by_name = {name: by_name[name] for name in names}
                 queue_ns = job.started_ns - began_ns if timed else 0
                 compute_ns = time.monotonic_ns() - job.started_ns if timed else 0
-                finish(
-                    Inference(
-                        served,
-                        by_name
-                        if len(names) == len(known) and names == known
-                        else {name: by_name[name] for name in names},
-                        queue_ns,
-                        compute_ns,
-                    ),
-                    None,
-                )
+                finish(Inference(served, by_name, queue_ns, compute_ns), None)
             finally:
                 served.usage.end()
 
