@@ -134,8 +134,36 @@ def test_what_is_wrong_with_a_recording_is_typed(client: Client, spoken: dict[st
 
 
 def test_a_recording_too_large_for_a_message_is_a_resource_error(server: Server, spoken: dict[str, Samples]) -> None:
-    with Client(server.address, maximum_message_bytes=1000) as small, pytest.raises(ResourceError):
-        small.recognize_recording(spoken["yes"], sample_rate_hz=RATE_HZ)
+    short, long = Recording("a", spoken["yes"][:100]), Recording("b", spoken["yes"])
+    text = "at most 1000"
+    with Client(server.address, timeout_s=WAIT_S, maximum_message_bytes=1000) as small:
+        with pytest.raises(ResourceError, match=text):
+            small.recognize_recording(long.samples, sample_rate_hz=RATE_HZ)
+        answers = small.recognize_batch([short, long], sample_rate_hz=RATE_HZ, in_flight=1)
+        assert next(answers).id == "a"
+        with pytest.raises(ResourceError, match=text):
+            next(answers)
+
+    async def scene() -> None:
+        async with AsyncClient(server.address, timeout_s=WAIT_S, maximum_message_bytes=1000) as small:
+            with pytest.raises(ResourceError, match=text):
+                await small.recognize_recording(long.samples, sample_rate_hz=RATE_HZ)
+            answers = small.recognize_batch([short, long], sample_rate_hz=RATE_HZ, in_flight=1)
+            assert (await answers.__anext__()).id == "a"
+            with pytest.raises(ResourceError, match=text):
+                await answers.__anext__()
+
+    asyncio.run(scene())
+
+
+def test_a_message_too_large_for_the_server_ends_the_batch(spoken: dict[str, Samples]) -> None:
+    settings = ServerSettings(maximum_message_bytes=2**20)
+    recordings = [Recording("a", spoken["yes"]), Recording("b", np.zeros(2**20, np.int16))]
+    with Server([CLOUD], settings=settings) as server, Client(server.address, timeout_s=WAIT_S) as client:
+        answers = client.recognize_batch(recordings, sample_rate_hz=RATE_HZ, in_flight=1)
+        assert next(answers).id == "a"
+        with pytest.raises(ResourceError, match="larger than max"):
+            next(answers)
 
 
 def test_a_device_that_does_not_fit_is_refused(client: Client, spoken: dict[str, Samples]) -> None:
@@ -343,17 +371,18 @@ def test_interim_answers_come_while_somebody_speaks(client: Client, spoken: dict
     assert (final.is_final, final.transcript.text) == (True, "yes music")
 
 
-def test_poll_gives_final_answers_only_and_interim_the_newest(client: Client, spoken: dict[str, Samples]) -> None:
+def test_poll_gives_final_answers_only(client: Client, spoken: dict[str, Samples]) -> None:
     with client.recognize(sample_rate_hz=RATE_HZ, interim_results=True, interim_interval_ms=100) as stream:
         stream.begin(1, 0)
         stream.send(0, spoken["yes"], timeout_s=WAIT_S)
-        with pytest.raises(DeadlineError):
-            stream.wait(1, 1.0)
-        (interim,) = stream.interim()
-        assert (interim.segment_id, interim.is_final, interim.transcript.text) == (1, False, "yes")
-        assert (stream.interim(), stream.poll()) == ([], [])
+        while not (found := stream.interim()):
+            assert stream.poll() == []
+            with pytest.raises(DeadlineError):
+                stream.wait(1, 0.05)
+        assert [(one.segment_id, one.is_final, one.transcript.text) for one in found] == [(1, False, "yes")]
         stream.end(1, len(spoken["yes"]))
         assert stream.wait(1, WAIT_S).transcript.text == "yes"
+        assert (stream.interim(), stream.poll()) == ([], [])
     with pytest.raises(StateError, match="closed"):
         stream.interim()
 
@@ -414,6 +443,44 @@ def test_the_asyncio_client_does_the_same(server: Server, client: Client, spoken
             await found.recognize_batch([wrong], sample_rate_hz=RATE_HZ).__anext__()
 
     asynchronously(server, scene)
+
+
+def test_a_cancelled_batch_ends_its_call_and_leaves_the_client_usable() -> None:
+    begun, gone = threading.Event(), threading.Event()
+
+    def waiting(requests: Iterator[pb.BatchRecognizeRequest]) -> Iterator[pb.BatchRecognizeResponse]:
+        yield pb.BatchRecognizeResponse(id=next(requests).utterance.id)
+        begun.set()
+        try:
+            list(requests)
+        except grpc.RpcError:
+            gone.set()
+            raise
+
+    async def endless() -> AsyncIterator[Recording]:
+        yield Recording("a", np.zeros(100, np.int16))
+        await asyncio.Event().wait()
+
+    async def scene(target: str) -> None:
+        async with AsyncClient(target, timeout_s=WAIT_S) as client:
+
+            async def take() -> None:
+                async with aclosing(client.recognize_batch(endless(), sample_rate_hz=RATE_HZ, in_flight=1)) as answers:
+                    async for _ in answers:
+                        pass
+
+            task = asyncio.ensure_future(take())
+            assert await asyncio.to_thread(begun.wait, WAIT_S)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(gone.wait, WAIT_S)
+            again = client.recognize_batch([Recording("b", np.zeros(9, np.int16))], sample_rate_hz=RATE_HZ)
+            assert (await again.__anext__()).id == "b"
+            await again.aclose()
+
+    with serving_speech(waiting) as target:
+        asyncio.run(scene(target))
 
 
 def test_interim_answers_for_asyncio(server: Server, spoken: dict[str, Samples]) -> None:

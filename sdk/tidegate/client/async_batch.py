@@ -16,6 +16,7 @@ from tidegate.client.recordings import (
     Recording,
     batch_config,
     batch_recording,
+    check_size,
     read_recording,
 )
 from tidegate.errors import TidegateError
@@ -38,6 +39,7 @@ class AsyncBatch:
         from tidegate.wire.services import SPEECH
 
         self._in_flight = in_flight
+        self._maximum_message_bytes = connection.settings.maximum_message_bytes
         self._timeout_s = timeout_s
         self._answer_timeout_s = answer_timeout_s
         self._under_way: deque[str] = deque()
@@ -47,7 +49,7 @@ class AsyncBatch:
             SPEECH,
             "BatchRecognize",
             # What waits for the network is bounded by in_flight already.
-            largest_queue_bytes=in_flight * connection.settings.maximum_message_bytes,
+            largest_queue_bytes=in_flight * self._maximum_message_bytes,
             take=self._answers.append,
             headers=headers,
         )
@@ -85,7 +87,8 @@ class AsyncBatch:
         await self._stream.close(wait_s=0)
 
     async def _send(self, recording: Recording) -> None:
-        await self._stream.put(batch_recording(recording), self._answer_timeout_s)
+        message = check_size(batch_recording(recording), self._maximum_message_bytes, self._stream.target)
+        await self._stream.put(message, self._answer_timeout_s)
         self._under_way.append(recording.id)
 
     async def _next(self) -> RecognizedRecording:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.client.recognized import RecognizedSegment, SpeechRequest, pcm_bytes, read_segment
-from tidegate.errors import ModelError, TidegateError
+from tidegate.errors import ModelError, ResourceError, TidegateError
 from tidegate.wire.status import error_of
 
 if TYPE_CHECKING:
@@ -69,6 +69,21 @@ def batch_recording(recording: Recording) -> speech_pb2.BatchRecognizeRequest:
         id=recording.id, content=pcm_bytes(recording.samples), segments=_segments(recording.segments)
     )
     return speech_pb2.BatchRecognizeRequest(utterance=utterance)
+
+
+def check_size(message: Any, maximum_bytes: int, target: str) -> Any:
+    """Return the message if this client may send it; grpc itself would end the whole call, asyncio's with no reason.
+
+    Raises:
+        ResourceError: it is larger.
+    """
+    size = message.ByteSize()
+    if size > maximum_bytes:
+        raise ResourceError(
+            f"{target}: the recording is a message of {size} bytes; this client sends at most {maximum_bytes}",
+            fix="send it in parts, or raise maximum_message_bytes here and --max-message-mb on the server",
+        )
+    return message
 
 
 def read_segments(response: Any) -> tuple[RecognizedSegment, ...]:

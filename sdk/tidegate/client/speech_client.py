@@ -17,6 +17,7 @@ from tidegate.client.recordings import (
     RecognizedRecording,
     Recording,
     Stretches,
+    check_size,
     read_segments,
     recognize_request,
 )
@@ -146,10 +147,11 @@ class SpeechClient:
         from tidegate.wire.services import SPEECH
 
         request = SpeechRequest(sample_rate_hz, model, version, maximum_search_results, device_bundle, signal_path)
+        message = recognize_request(request, samples, segments)
         response = self._connection.call(
             SPEECH,
             "Recognize",
-            recognize_request(request, samples, segments),
+            check_size(message, self._connection.settings.maximum_message_bytes, self.target),
             self._timeout_s(timeout_s),
             headers=self._headers(),
             on_headers=lambda headers: self._note_accepted(request, headers),
