@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from tidegate.bundle import Bundle
 from tidegate.edge.versions import ActiveVersions, SpeechVersion, load_catalogue
-from tidegate.errors import DependencyError, InputError, NotFoundError, ResourceError
+from tidegate.errors import ConfigError, DependencyError, InputError, NotFoundError, ResourceError
 from tidegate.speech import Catalogue, Transcriber
 
 if TYPE_CHECKING:
-    from tidegate.client import Client
+    from tidegate.client import Client, TlsSettings
     from tidegate.edge.update.report import Reporter
     from tidegate.runtime import Model
 
@@ -94,10 +94,25 @@ def _read(path: Path) -> bytes:
         raise ResourceError(f"{path} cannot be read: {error.strerror}", fix="check its permissions") from error
 
 
-def connect(target: str | None, timeout_s: float, reporter: Reporter) -> Client | None:
-    """Return a client for HOST:PORT that reports what runs here; nothing is sent yet."""
+def connect(
+    target: str | None,
+    timeout_s: float,
+    reporter: Reporter,
+    tls: TlsSettings | None,
+    token: str | Callable[[], str] | None,
+) -> Client | None:
+    """Return a client for HOST:PORT that reports what runs here; nothing is sent yet.
+
+    Raises:
+        ConfigError: the address, a TLS file or the token cannot be used, or TLS or a token is given without an address.
+    """
     if target is None:
+        if tls is not None or token is not None:
+            raise ConfigError(
+                "TLS or a token for a server is given, and no server",
+                fix="name the server as HOST:PORT, or leave it out",
+            )
         return None
     from tidegate.client import Client
 
-    return Client(target, timeout_s=timeout_s, report=reporter.headers)
+    return Client(target, timeout_s=timeout_s, tls=tls, token=token, report=reporter.headers)

@@ -35,7 +35,7 @@ from tidegate.speech import Catalogue
 from tidegate.wire.pairing import SignalPath
 
 if TYPE_CHECKING:
-    from tidegate.client import Client
+    from tidegate.client import Client, TlsSettings
     from tidegate.wire.report import Latest
 
 
@@ -78,6 +78,8 @@ class Listener:
         device: str | Path | None = None,
         cloud: str | None = None,
         cloud_model: str = "",
+        cloud_tls: TlsSettings | None = None,
+        cloud_token: str | Callable[[], str] | None = None,
         variant: str | None = None,
         threads: int | None = None,
         catalogue: str | Path | None = None,
@@ -93,6 +95,8 @@ class Listener:
                 active takes over, prefilter and all, with the first segment that starts after that.
             cloud: HOST:PORT of a server that decides instead; the device's model stands by.
             cloud_model: the model wanted there; empty for the server's choice.
+            cloud_tls: how to encrypt, as `tidegate.client.TlsSettings`; None for plaintext.
+            cloud_token: bearer token of this device there, or a function that gives one for each stream.
             variant: of the device's model; None for the first whose runtime is installed.
             threads: of the device's model; None for the runtime's default.
             catalogue: JSON Lines file to search in place of the bundle's own and of the server's.
@@ -126,7 +130,7 @@ class Listener:
             reporter = Reporter(
                 lambda: versions.in_use.running, Path(device) if device is not None and cloud is not None else None
             )
-            client = connect(cloud, cloud_timeout_s, reporter)
+            client = connect(cloud, cloud_timeout_s, reporter, cloud_tls, cloud_token)
             if client is not None:
                 opened.enter_context(closing(client))
             listener = cls(

@@ -7,13 +7,16 @@ import dataclasses
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.cli.files import read_file
 from tidegate.cli.printing import print_json_line
+from tidegate.client import TlsSettings
 from tidegate.edge import AudioSource, Listener, MicrophoneSource, PacedSource, SegmentResult, StdinSource, WavSource
 from tidegate.errors import ConfigError
 
@@ -25,6 +28,7 @@ search results stand below it. A segment without a word shows the label that fit
 EXAMPLE = """\
 tidegate listen voice-commands.tide --wav demo.wav
 tidegate listen voice-commands.tide --mic --cloud 192.168.1.20:8001
+tidegate listen voice-commands.tide --mic --cloud models.example:8443 --cloud-tls-ca ca.pem --cloud-token-file token
 tidegate listen --device device --mic
 arecord -q -t raw -f S16_LE -r 16000 | tidegate listen voice-commands.tide --stdin --rate 16000 --json"""
 
@@ -40,6 +44,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=int, metavar="HZ", help="sample rate of --stdin, or the one wanted of --mic")
     parser.add_argument("--cloud", metavar="HOST:PORT", help="let this server decide; the device's model stands by")
     parser.add_argument("--cloud-model", default="", metavar="NAME", help="the model wanted there")
+    parser.add_argument("--cloud-tls", action="store_true", help="encrypt, and trust the public authorities")
+    parser.add_argument("--cloud-tls-ca", type=Path, metavar="PEM", help="encrypt, and trust these authorities alone")
+    parser.add_argument("--cloud-tls-cert", type=Path, metavar="PEM", help="certificate of this device, for mutual TLS")
+    parser.add_argument("--cloud-tls-key", type=Path, metavar="PEM", help="its key")
+    parser.add_argument("--cloud-token-file", type=Path, metavar="FILE", help="this device's key there, on one line")
     parser.add_argument("--variant", metavar="ID", help="the variant to run here (default: the first that can)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the model here")
     parser.add_argument("--catalogue", metavar="FILE", help="search this JSON Lines file instead of the bundle's own")
@@ -56,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         cloud=arguments.cloud,
         cloud_model=arguments.cloud_model,
+        cloud_tls=_tls(arguments),
+        cloud_token=_token(arguments.cloud_token_file),
         variant=arguments.variant,
         threads=arguments.threads,
         catalogue=arguments.catalogue,
@@ -73,6 +84,16 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             print(f"\n{listener.summary.describe()}", flush=True)
     return 0
+
+
+def _tls(arguments: argparse.Namespace) -> TlsSettings | None:
+    ca, cert, key = arguments.cloud_tls_ca, arguments.cloud_tls_cert, arguments.cloud_tls_key
+    return TlsSettings(ca=ca, cert=cert, key=key) if arguments.cloud_tls or ca or cert or key else None
+
+
+def _token(path: Path | None) -> str | None:
+    """Return the token; on the command line itself every user of the machine could read it."""
+    return None if path is None else read_file(path, "--cloud-token-file").decode("utf-8", "replace").strip()
 
 
 class _UntilInterrupted:
