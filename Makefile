@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.edge-and-cloud          ## real audio through the device path and the cloud path
 	$(BIN)/python examples/voice_commands/demo.py
 
-test: $(VENV)/.dev                     ## the whole suite
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev                     ## the whole suite, three files at a time: many tests wait for real servers
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 kill-test: $(VENV)/.dev                ## a kill, and a refusal of the disk, at every call of a device that changes its files
 	TIDEGATE_KILL=all $(BIN)/python -m pytest -s --timeout=3600 tests/integration/test_device_kill.py \
