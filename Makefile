@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format bench train conformance monitoring-test clean
+.PHONY: demo test kill-test check format bench train conformance monitoring-test clean
 
 demo: $(VENV)/.edge-and-cloud          ## real audio through the device path and the cloud path
 	$(BIN)/python examples/voice_commands/demo.py
