@@ -16,7 +16,7 @@ import pytest
 from tests.served import PROCESS_TIMEOUT_S, identity_bundle, linear_bundle, server_process, slow_bundle, with_golden
 
 from tidegate.bundle import GoldenFixture
-from tidegate.client import Client
+from tidegate.client import Client, RetrySettings
 from tidegate.cloud import Server, ServerSettings
 from tidegate.cloud.batching import BatchSettings
 from tidegate.cloud.lifecycle import State
@@ -24,6 +24,7 @@ from tidegate.cloud.repository import LoadSettings, ReloadReport, RepositorySett
 from tidegate.cloud.served import resident_bytes
 from tidegate.cloud.versions import Latest
 from tidegate.errors import (
+    BundleError,
     InputError,
     ModelError,
     NotFoundError,
@@ -115,6 +116,46 @@ def test_a_broken_new_version_never_replaces_a_good_one(tmp_path: Path) -> None:
         assert len(server.reload().failed) == 3
         assert client.infer("linear", {"x": ONES})["y"][0, 0] == 2
         assert server.repository.versions("linear") == ("1.0.0",)
+
+
+def test_a_broken_new_version_keeps_no_watching_server_from_starting_with_the_good_one(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    good = put(linear_bundle(tmp_path, factor=2.0), models)
+    (models / "cut-1.1.0.tide").write_bytes(good.read_bytes()[:-100])
+    told: list[ReloadReport] = []
+    with pytest.raises(BundleError, match="truncated"):
+        Server([models]).start()
+    watching = ServerSettings(watch_interval_s=60)
+    with Server([models], settings=watching, on_reload=told.append) as server, Client(server.address) as client:
+        assert client.infer("linear", {"x": ONES})["y"][0, 0] == 2
+        assert [place for report in told for place, _ in report.failed] == [str(models / "cut-1.1.0.tide")]
+    good.unlink()
+    with pytest.raises(BundleError, match="truncated"):
+        Server([models], settings=watching).start()
+
+
+def test_a_killed_worker_comes_back_beside_a_broken_new_version(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    good = put(linear_bundle(tmp_path, factor=2.0), models)
+    with server_process([models], "--workers", "2", "--watch-s", "60") as server:
+        (models / "cut-1.1.0.tide").write_bytes(good.read_bytes()[:-100])
+        # Both are killed, so that only workers that came back can answer.
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 2
+        for pid in workers:
+            os.kill(int(pid), signal.SIGKILL)
+        patient = RetrySettings(wait_for_server=True)
+        with Client(server.address, timeout_s=PROCESS_TIMEOUT_S, retries=patient) as client:
+            assert client.infer("linear", {"x": ONES})["y"][0, 0] == 2
+
+
+def test_a_server_without_a_model_says_so(tmp_path: Path) -> None:
+    told: list[ReloadReport] = []
+    with Server([tmp_path], on_reload=told.append):
+        pass
+    ((place, problem),) = told[0].notes
+    assert (place, "no model is served" in problem.message) == (str(tmp_path), True)
 
 
 def test_labels_are_called_like_versions_and_move_only_to_what_is_ready(tmp_path: Path) -> None:

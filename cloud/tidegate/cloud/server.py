@@ -24,7 +24,7 @@ from tidegate.cloud.speech_settings import SpeechSettings
 from tidegate.cloud.stalled import ClientStreams, Streams, Watch
 from tidegate.cloud.watching import FOLLOW_INTERVAL_S, Watcher
 from tidegate.cloud.work import StreamSlots, Work
-from tidegate.errors import ConfigError, DependencyError, ResourceError, StateError
+from tidegate.errors import ConfigError, DependencyError, NotFoundError, ResourceError, StateError
 
 if TYPE_CHECKING:
     from tidegate.cloud.request_log import RequestLog
@@ -134,7 +134,7 @@ class Server:
             observers: told after every inference request.
             segment_observers: told after every speech segment, with its audio.
             guards: asked before every command to load or unload, and told what came of it.
-            on_reload: told what the watcher changed or could not load.
+            on_reload: told what the watcher changed or could not load, and at the start what could not be loaded.
 
         Raises:
             ConfigError: no bundle; `listen` is no address, or a public one that is not encrypted; a file of keys or
@@ -194,6 +194,9 @@ class Server:
             safety=safety,
             share_port=self._settings.share_port,
         )
+        self._bundles = tuple(map(str, bundles))
+        self._may_begin_empty = source is not None
+        self._on_reload = on_reload
         self._watchers = self._new_watchers(on_reload, follows=bool(held.label_file), at_once=source is not None)
         self.reception = reception or Reception()
         self._grpc_server: Any = None
@@ -237,7 +240,7 @@ class Server:
             ResourceError: the port cannot be opened.
             DependencyError: grpcio or its companions are not installed.
             StateError: started before.
-            TidegateError: a bundle cannot be loaded; see `tidegate.cloud.served.load_bundle`.
+            TidegateError: a bundle cannot be loaded; see `tidegate.cloud.served.load_bundle`. With a watch: none can.
         """
         if self._grpc_server is not None:
             raise StateError("the server was started before", fix="make a new Server")
@@ -335,10 +338,22 @@ class Server:
             ) from error
 
     def _load_models(self) -> None:
-        """Load everything; at the start, other than at a reload, one failure is one too many."""
+        """Load everything. Without a watch one failure is one too many.
+
+        With a watch the start is a look like those that follow: a broken version that was put beside good ones must not
+        keep a restarted server, or a worker that takes another's place, from serving the good ones.
+        """
         report = self.repository.reload()
-        if report.failed:
+        ready = bool(self.repository.all())
+        if report.failed and not (ready and self._settings.watch_interval_s):
             raise report.failed[0][1]
+        if report.failed:
+            self._on_reload(ReloadReport(failed=report.failed))
+        if not ready and not self._may_begin_empty:
+            nothing = NotFoundError(
+                "no bundle is there, so no model is served", fix="put a .tide file into a directory"
+            )
+            self._on_reload(ReloadReport(notes=((", ".join(self._bundles), nothing),)))
 
     def _follow(self) -> None:
         if self._health is not None:
