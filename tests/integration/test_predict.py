@@ -182,7 +182,7 @@ def test_a_bad_row_stops_the_run_and_the_work_before_it_is_kept(tmp_path: Path) 
     rows = x.astype(np.str_)
     rows[2500, 1] = "?"
     np.savez(source, x=rows)
-    with pytest.raises(InputError, match="row 2500: column 'x' could not convert"):
+    with pytest.raises(InputError, match="row 2500: column 'x' holds text; expected a number"):
         predict(bundle, source, output)
     assert not output.exists()
     summary = predict(bundle, source, output, PredictSettings(on_error="skip"))

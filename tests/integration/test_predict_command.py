@@ -102,6 +102,8 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path, suffix: str) -> Non
 def test_a_users_mistakes_are_told_without_a_traceback(tmp_path: Path) -> None:
     bundle, table = linear_bundle(tmp_path), tmp_path / "in.csv"
     table.write_text("a,b\n1,2\n")
+    (tmp_path / "header.csv").write_text("x\n")
+    (tmp_path / "nothing.jsonl").touch()
     asked = ("predict", bundle, "--output", tmp_path / "out.csv", "--input")
     cases: list[tuple[tuple[str | Path, ...], int, str]] = [
         ((table,), 2, "input 'x' has no column 'x'; there are 'a', 'b'"),
@@ -111,6 +113,8 @@ def test_a_users_mistakes_are_told_without_a_traceback(tmp_path: Path) -> None:
         ((table, "--column", "x=a", "--key", "id"), 2, "has no column 'id'"),
         ((table, "--variant", "none"), 1, "has no variant 'none'"),
         ((tmp_path / "missing.csv",), 1, "no input at"),
+        ((tmp_path / "header.csv",), 1, "header.csv holds no rows"),
+        ((tmp_path / "nothing.jsonl",), 1, "nothing.jsonl holds no rows"),
         ((tmp_path / "in.xlsx",), 2, "ends in '.xlsx'"),
     ]
     for words, code, message in cases:

@@ -37,7 +37,7 @@ GOOD: list[tuple[Any, str, Shape, list[Any]]] = [
 
 BAD: list[tuple[Any, str, Shape, str]] = [
     (None, "FP32", (), "is empty"),
-    ("abc", "FP32", (), "could not convert string to float"),
+    ("abc", "FP32", (), "holds text; expected a number, 'abc'"),
     (1.5, "INT32", (), "not whole"),
     (float("nan"), "INT32", (), "not whole"),
     (300, "UINT8", (), "outside UINT8, 0 to 255"),
@@ -70,6 +70,13 @@ def test_a_bad_cell_is_told_and_its_neighbours_stand(cell: Any, dtype: str, shap
     assert faults[1].startswith("column 'c' ")
     assert reason in faults[1]
     assert [values[place].shape for place in (0, 2)] == [shape, shape]
+
+
+@pytest.mark.parametrize("cell", ["x" * 10_000, b"\x01\x02" * 5_000], ids=["text", "bytes"])
+def test_a_refusal_quotes_no_more_of_a_cell_than_is_readable(cell: str | bytes) -> None:
+    _, faults = column_values([cell], "audio", "FP32", (-1,))
+    assert "expected a number" in faults[0]
+    assert len(faults[0]) < 200
 
 
 def test_several_columns_make_a_vector() -> None:

@@ -25,6 +25,9 @@ Shape = tuple[int, ...]
 
 _FIX = "mend the row, or leave bad rows out with on_error skip"
 
+SHOWN = 20
+"""Letters or bytes of a cell that a refusal quotes."""
+
 _UNFIT = (InputError, ValueError, TypeError, OverflowError, msgspec.DecodeError)
 """What numpy and the JSON reader raise on cells that are not what was expected."""
 
@@ -110,8 +113,19 @@ def _spelt(array: Array, target: np.dtype[Any]) -> Array:
         try:
             return array.astype(np.uint64 if target == np.uint64 else np.int64)
         except ValueError:  # perhaps "3.0"
-            return array.astype(np.float64)
-    return array.astype(np.float64)
+            return _floats(array)
+    return _floats(array)
+
+
+def _floats(array: Array) -> Array:
+    """Return the numbers that text spells; a refusal shows the beginning of one cell, which may be very long."""
+    try:
+        return array.astype(np.float64)
+    except ValueError as error:
+        cells = array.reshape(-1).tolist()
+        kind = "bytes" if array.dtype.kind == "S" else "text"
+        quoted = f", {cells[0][:SHOWN]!r}{'...' if len(cells[0]) > SHOWN else ''}" if len(cells) == 1 else ""
+        raise InputError(f"holds {kind}; expected a number{quoted}", fix=_FIX) from error
 
 
 def _cast(array: Array, target: np.dtype[Any], dtype: str) -> Array:

@@ -35,7 +35,7 @@ class TextSource:
 
         Raises:
             NotFoundError: no such file.
-            InputError: the first row cannot be read.
+            InputError: the first row cannot be read, or there is none.
             ResourceError: the system refused.
         """
         self._path = path
@@ -79,11 +79,13 @@ class TextSource:
     def _look(self) -> dict[str, Any]:
         try:
             with self._path.open("rb") as file:
-                row, why = next(self._rows_of(file), ({}, ""))
+                row, why = next(self._rows_of(file), (None, ""))
         except csv.Error as error:
             raise InputError(f"{self.origin} is not CSV: {error}", fix="mend the file") from error
         except OSError as error:
             raise unreadable(self._path, error) from error
+        if row is None and not why:
+            raise InputError(f"{self.origin} holds no rows", fix="give a file with one row at least")
         if row is None:
             raise InputError(
                 f"{self.origin}: the first row {why}", fix="mend the file; its first row names the columns"
