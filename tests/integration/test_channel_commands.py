@@ -185,6 +185,9 @@ def test_missing_words_are_used_wrongly(words: list[str], capsys: Capture) -> No
 ACTIONS = {
     "keys": ["create", "show", "rotate", "sign", "apply"],
     "channel": ["init", "promote", "rollback", "withdraw", "refresh", "show"],
+    "access": ["create", "list", "revoke"],
+    "device": ["init", "check", "update", "settle", "status", "rollback", "history"],
+    "profile": ["make", "show", "judge", "schema"],
 }
 
 

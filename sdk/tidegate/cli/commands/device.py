@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tidegate.cli.actions import add_action
 from tidegate.cli.devices import (
     check_lines,
     history_rows,
@@ -48,6 +49,7 @@ EXAMPLE = """tidegate device init --directory kiosk --channel https://models.exa
     --root 1.root.json --factory voice-commands.tide --hardware pi5 --memory-mb 64
 tidegate device check --directory kiosk --explain
 tidegate device update --directory kiosk
+tidegate device settle --directory kiosk
 tidegate device status --directory kiosk --json
 tidegate device rollback --directory kiosk --reason "mishears the new names"
 tidegate device history --directory kiosk"""
@@ -58,21 +60,31 @@ _FAILURES = ("probe failed", "refused", "rolled back")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    _configure_init(actions.add_parser("init", help="make a directory a device"))
+    _configure_init(add_action(actions, "device", "init", summary="make a directory a device", examples=EXAMPLE))
 
-    check = actions.add_parser("check", help="is there a newer version for this device?")
+    check = add_action(
+        actions, "device", "check", summary="is there a newer version for this device?", examples=EXAMPLE
+    )
     check.add_argument("--explain", action="store_true", help="say why newer versions were passed over")
     _add_device(check, _check)
 
-    _add_device(actions.add_parser("update", help="install the newest version that fits"), _update)
-    _add_device(actions.add_parser("settle", help="commit the version on trial, or go back"), _settle)
-    _add_device(actions.add_parser("status", help="what runs, and why"), _status)
+    _add_device(
+        add_action(actions, "device", "update", summary="install the newest version that fits", examples=EXAMPLE),
+        _update,
+    )
+    _add_device(
+        add_action(actions, "device", "settle", summary="commit the version on trial, or go back", examples=EXAMPLE),
+        _settle,
+    )
+    _add_device(add_action(actions, "device", "status", summary="what runs, and why", examples=EXAMPLE), _status)
 
-    rollback = actions.add_parser("rollback", help="go back to the version before, without a network")
+    rollback = add_action(
+        actions, "device", "rollback", summary="go back to the version before, without a network", examples=EXAMPLE
+    )
     rollback.add_argument("--reason", default="asked for on the command line", help="why, in a few words")
     _add_device(rollback, _roll_back)
 
-    history = actions.add_parser("history", help="what happened, oldest first")
+    history = add_action(actions, "device", "history", summary="what happened, oldest first", examples=EXAMPLE)
     history.add_argument("--last", type=int, metavar="N", help="only the newest N lines")
     _add_device(history, _history)
 

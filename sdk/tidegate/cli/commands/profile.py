@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from tidegate.bundle import Bundle
 from tidegate.bundle.arrays import Array, unpack_arrays
 from tidegate.bundle.atomic import write_atomically
+from tidegate.cli.actions import add_action
 from tidegate.cli.files import read_file
 from tidegate.cli.printing import Progress, print_json, print_table
 from tidegate.errors import BundleError, ConfigError, InputError
@@ -52,7 +53,8 @@ exit codes of judge:
 EXAMPLE = """tidegate profile make --data eval.npz --bundle voice-commands.tide -o profile.json
 tidegate profile show profile.json
 tidegate profile judge profile.json --window today.npz
-tidegate profile judge voice-commands.tide --window device-17.tgw --correction holm"""
+tidegate profile judge voice-commands.tide --window device-17.tgw --correction holm
+tidegate profile schema > profile-schema.json"""
 
 EXIT_CODES = {"ok": 0, "drift": 1, "wait": 3}
 
@@ -64,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     defaults = Options()
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
-    make = actions.add_parser("make", help="from evaluation data")
+    make = add_action(actions, "profile", "make", summary="from evaluation data", examples=EXAMPLE)
     make.add_argument("--data", type=Path, metavar="FILE.npz", required=True, help="evaluation data: input/NAME arrays")
     make.add_argument("--bundle", type=Path, metavar="BUNDLE", help="the model: its outputs are profiled too")
     make.add_argument("--variant", metavar="ID", help="run this variant (default: the first that can run)")
@@ -85,12 +87,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     make.add_argument("-o", "--output", type=Path, metavar="FILE", required=True, help="where to write the profile")
     make.set_defaults(act=_make)
 
-    show = actions.add_parser("show", help="what a profile says")
+    show = add_action(actions, "profile", "show", summary="what a profile says", examples=EXAMPLE)
     show.add_argument("source", type=Path, metavar="SOURCE", help="a profile, or a bundle that has one")
     show.add_argument("--json", action="store_true", help="print the profile itself")
     show.set_defaults(act=_show)
 
-    judging = actions.add_parser("judge", help="hold a window against a profile")
+    judging = add_action(actions, "profile", "judge", summary="hold a window against a profile", examples=EXAMPLE)
     judging.add_argument("source", type=Path, metavar="SOURCE", help="a profile, or a bundle that has one")
     judging.add_argument(
         "--window", type=Path, metavar="FILE", required=True,
@@ -104,7 +106,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     judging.add_argument("--json", action="store_true", help="print the results as JSON")
     judging.set_defaults(act=_judge)
 
-    schema = actions.add_parser("schema", help="print the JSON Schema of profiles")
+    schema = add_action(actions, "profile", "schema", summary="print the JSON Schema of profiles", examples=EXAMPLE)
     schema.set_defaults(act=_schema)
 
 
