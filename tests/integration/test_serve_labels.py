@@ -8,16 +8,20 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from tests.certificates import Authority
 from tests.served import PROCESS_TIMEOUT_S, linear_bundle, server_process, with_golden
 
 from tidegate.bundle import GoldenFixture
 from tidegate.cli.main import main
 from tidegate.client import Client
 from tidegate.cloud import Server, ServerSettings
+from tidegate.cloud.access import AccessFile, new_key, write_access_file
 from tidegate.cloud.batching import BatchSettings
 from tidegate.cloud.lifecycle import State
+from tidegate.cloud.limits import Safety
 from tidegate.cloud.repository import LoadSettings, RepositorySettings
 from tidegate.cloud.serve_file import read_serve_file
+from tidegate.cloud.tls import TlsFiles
 from tidegate.cloud.version_status import GONE_KEPT, Statuses, VersionStatus
 from tidegate.cloud.versions import MOVES_KEPT, Labels, Latest, Specific
 from tidegate.errors import ConfigError, NotFoundError, StateError, TidegateError
@@ -74,6 +78,26 @@ def test_labels_are_moved_by_command_and_kept_over_restarts(
         assert len(found["history"]) == 5  # type: ignore[arg-type]
         assert main(["label", server.address, "linear"]) == 0
         assert "stable" in capsys.readouterr().out
+
+
+def test_the_command_shows_certificate_and_key(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority = Authority(tmp_path)
+    server_pair, operator = authority.pair("server"), authority.pair("operator")
+    entry, key = new_key(roles=("admin",), models=("*",))
+    write_access_file(tmp_path / "keys.json", AccessFile(keys=(entry,)))
+    token = tmp_path / "operator.token"
+    token.write_text(f"{key}\n")
+    tls = TlsFiles(server_pair.cert, server_pair.key, authority.path)
+    safety = Safety(tls=tls, access_file=tmp_path / "keys.json")
+    with Server([models], settings=ServerSettings(safety=safety)) as server:
+        move = ["label", server.address, "linear", "stable=1.1.0", "--tls-ca", str(authority.path)]
+        move += ["--tls-cert", str(operator.cert), "--tls-key", str(operator.key)]
+        assert main(move) == 2
+        assert "no key was sent" in capsys.readouterr().err
+        assert main([*move, "--token-file", str(token)]) == 0
+        assert capsys.readouterr().out == "linear: stable nowhere -> 1.1.0\n"
 
 
 def test_every_worker_follows_a_label(models: Path) -> None:

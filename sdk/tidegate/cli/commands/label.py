@@ -5,23 +5,22 @@ from __future__ import annotations
 import argparse
 import os
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from tidegate.cli.printing import print_json, print_table
+from tidegate.cli.server_options import add_server, tls_of, token_of
 from tidegate.errors import ConfigError
 
-TOKEN_VARIABLE = "TIDEGATE_TOKEN"  # noqa: S105 - the name of a variable
-
-DESCRIPTION = f"""Labels such as `stable` and `canary` are names that callers give as version; a call without a version
+DESCRIPTION = """Labels such as `stable` and `canary` are names that callers give as version; a call without a version
 follows `stable`. A label moves only to a version that is loaded and warm, and every call follows at once. Without a
-move this shows the labels, the ready versions and all moves. The server must take commands (`--model-control`); a
-bearer token is read from the variable {TOKEN_VARIABLE}."""
+move this shows the labels, the ready versions and all moves. The server must take commands (`--model-control`); where
+it asks for keys, the key needs the role admin."""
 
 EXAMPLE = """tidegate label 127.0.0.1:8001 mlp
 tidegate label 127.0.0.1:8001 mlp stable=1.2.0
 tidegate label 127.0.0.1:8001 mlp --roll-back stable
-tidegate label 127.0.0.1:8001 mlp --remove canary"""
+tidegate label 127.0.0.1:8001 mlp --remove canary
+tidegate label models.example:8443 mlp stable=1.2.0 --tls-ca ca.pem --token-file operator.key"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,8 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("move", nargs="?", metavar="LABEL=VERSION", help="point a label at a version")
     parser.add_argument("--roll-back", metavar="LABEL", help="point it where it pointed before its latest move")
     parser.add_argument("--remove", metavar="LABEL", help="take it away")
-    parser.add_argument("--ca", type=Path, metavar="FILE", help="encrypted: authorities of the server's certificate")
     parser.add_argument("--timeout-s", type=float, default=30.0, metavar="S", help="for the call; default 30")
+    add_server(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -40,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show or move."""
     from tidegate.client.channel import ChannelSettings
     from tidegate.client.connection import Connection
-    from tidegate.client.settings import RetrySettings, TlsSettings
+    from tidegate.client.settings import RetrySettings
     from tidegate.wire.services import ADMIN
 
     name, request = _asked(arguments)
@@ -49,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.target,
         arguments.timeout_s,
         4 * 2**20,
-        None if arguments.ca is None else TlsSettings(ca=arguments.ca),
-        os.environ.get(TOKEN_VARIABLE) or None,
+        tls_of(arguments),
+        token_of(arguments),
         RetrySettings(),
     )
     connection = Connection(settings)
