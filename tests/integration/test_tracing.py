@@ -149,8 +149,10 @@ def test_the_command_sends_spans_and_logs_json_without_values(tmp_path: Path) ->
     assert TRACE in {span.trace_id.hex() for span in spans}
     lines = [json.loads(line) for line in running.diagnostics]
     assert [line["event"] for line in lines] == ["serving", "request", "request", "request", "draining"]
-    assert [line["request_id"] for line in lines[1:4]] == ["from-header", "order-7", "order-7"]
-    assert [line["code"] for line in lines[1:4]] == ["OK", "OK", "INVALID_ARGUMENT"]
+    # A refusal is written by the thread that read it, an answer by the model's: which comes first is open.
+    assert sorted((line["request_id"], line["code"]) for line in lines[1:4]) == [
+        ("from-header", "OK"), ("order-7", "INVALID_ARGUMENT"), ("order-7", "OK")
+    ]  # fmt: skip
     assert {line["level"] for line in lines} == {"info"}
     assert "8675309" not in "".join(running.diagnostics)
 
