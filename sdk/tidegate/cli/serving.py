@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,9 +109,3 @@ def _labels(texts: list[str]) -> Mapping[str, Mapping[str, str]]:
             raise ConfigError(f"--label {text!r}; expected MODEL:LABEL=VERSION", fix="such as mlp:stable=1.2.0")
         labels.setdefault(model, {})[label] = version
     return labels
-
-
-def say(*lines: str) -> None:
-    """Write lines to standard error."""
-    for line in lines:
-        sys.stderr.write(f"{line}\n")

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from tidegate.client.descriptions import Answer, read_answer
-from tidegate.errors import InputError, ModelError
+from tidegate.errors import ModelError
 from tidegate.wire import messages
 from tidegate.wire.services import Method, Service
 
@@ -55,15 +55,3 @@ STREAMED = Service(
     messages.SERVICE_NAME, (Method("ModelStreamInfer", messages.ModelInferRequest, StreamedAnswer, streaming=True),)
 )
 """The streaming method of the inference service, as this client reads it."""
-
-
-def check_request_id(request_id: str, under_way: set[str]) -> None:
-    """Refuse an id by which two answers could not be told apart.
-
-    Raises:
-        InputError: a request with this id has no answer yet.
-    """
-    if request_id and request_id in under_way:
-        raise InputError(
-            f"request id {request_id!r} is still under way on this stream", fix="give each request its own id"
-        )
