@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.http_server import call, infer_body, scrape, total
+from tests.processes import workers_of
 from tests.served import linear_bundle, server_process, slow_bundle
 
 from tidegate.bundle import Asset, Bundle, digest, write_bundle
@@ -192,7 +193,7 @@ def test_workers_are_seen_together_and_a_killed_one_comes_back(tmp_path: Path) -
             assert total(found, "tidegate_request_seconds_count", code="OK") == 21
             assert total(found, "tidegate_rows_total") == 21
         kept = total(found, "tidegate_request_seconds_count", worker="1")
-        os.kill(_process_id(running.process.pid), signal.SIGKILL)
+        os.kill(workers_of(running.process.pid)[0], signal.SIGKILL)
         while len(_ready_workers(metrics_address)) != 1:
             pass
         while len(_ready_workers(metrics_address)) != 2:
@@ -207,9 +208,3 @@ def _ready_workers(address: str) -> set[str]:
         return {labels["worker"] for labels, _ in scrape(address)["tidegate_ready"]}
     except OSError:  # the connection was the killed one's
         return set()
-
-
-def _process_id(parent: int) -> int:
-    """Return a worker: a child that listens, other than the helper that multiprocessing starts."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return next(int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes())

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.processes import children_of, has_loaded, is_there, runs
 from tests.slots import ROWS, endless, hungry, install, slow, times, write_model
 
 from tidegate.bundle import Budgets, Bundle
@@ -157,7 +158,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
     finally:
         parent.kill()
         parent.wait()
-    wait_until(lambda: not is_running(child))
+    wait_until(lambda: not is_there(child))
 
 
 def test_a_child_that_only_says_that_it_passed_is_not_believed(tmp_path: Path) -> None:
@@ -228,24 +229,11 @@ def worker_of(parent: int) -> int:
     found: list[int] = []
 
     def has_worker() -> bool:
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            for pid in children.read_text().split():
-                if (
-                    b"probe_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-                    and b"onnxruntime" in Path(f"/proc/{pid}/maps").read_bytes()
-                ):
-                    found.append(int(pid))
+        found.extend(pid for pid in children_of(parent) if runs(pid, "probe_worker") and has_loaded(pid, "onnxruntime"))
         return bool(found)
 
     wait_until(has_worker)
     return found[0]
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -6,12 +6,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tests.processes import workers_of
 from tests.served import PROCESS_TIMEOUT_S, ServerProcess, linear_bundle, server_process
 
 from tidegate.client import Client, RetrySettings
@@ -40,13 +42,6 @@ class Caller:
                 self.began.set()
 
 
-def workers_of(server: ServerProcess) -> Sequence[int]:
-    """Return the process ids; whichever thread of the parent started a worker."""
-    tasks = Path(f"/proc/{server.process.pid}/task").iterdir()
-    children = [pid for task in tasks for pid in (task / "children").read_text().split()]
-    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
 def wait_until(holds: Callable[[], bool], server: ServerProcess) -> None:
     """Look again and again, with pauses in which the callers' threads get on."""
     deadline_s = time.monotonic() + PROCESS_TIMEOUT_S
@@ -57,19 +52,26 @@ def wait_until(holds: Callable[[], bool], server: ServerProcess) -> None:
         pause.wait(0.02)
 
 
+def others(server: ServerProcess, killed: int) -> int:
+    return len([pid for pid in workers_of(server.process.pid) if pid != killed])
+
+
 def test_a_retry_covers_the_calls_in_flight_on_a_killed_worker(tmp_path: Path) -> None:
     stopping, callers = threading.Event(), [Caller() for _ in range(CALLERS)]
     retries = RetrySettings(attempts=5, infer=True)
     with (
         server_process([linear_bundle(tmp_path, factor=2.0)], "--workers", "2") as server,
         ThreadPoolExecutor(CALLERS) as pool,
+        ExitStack() as at_the_end,
     ):
+        # Also when something fails below: the pool waits for its callers.
+        at_the_end.callback(stopping.set)
         running = [pool.submit(caller.call, server.address, retries, stopping) for caller in callers]
         for caller in callers:
             assert caller.began.wait(PROCESS_TIMEOUT_S)
-        before = workers_of(server)
-        os.kill(before[0], signal.SIGKILL)
-        wait_until(lambda: len(workers_of(server)) == 2 and before[0] not in workers_of(server), server)
+        killed = workers_of(server.process.pid)[0]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: others(server, killed) == 2, server)
         marks = [caller.answered for caller in callers]
         wait_until(lambda: all(one.answered > mark for one, mark in zip(callers, marks, strict=True)), server)
         stopping.set()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.processes import children_of, is_there, workers_of
 from tests.served import PROCESS_TIMEOUT_S, identity_bundle, linear_bundle, server_process, slow_bundle, with_golden
 
 from tidegate.bundle import GoldenFixture
@@ -140,11 +141,10 @@ def test_a_killed_worker_comes_back_beside_a_broken_new_version(tmp_path: Path) 
     with server_process([models], "--workers", "2", "--watch-s", "60") as server:
         (models / "cut-1.1.0.tide").write_bytes(good.read_bytes()[:-100])
         # Both are killed, so that only workers that came back can answer.
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
-        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        workers = workers_of(server.process.pid)
         assert len(workers) == 2
         for pid in workers:
-            os.kill(int(pid), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         patient = RetrySettings(wait_for_server=True)
         with Client(server.address, timeout_s=PROCESS_TIMEOUT_S, retries=patient) as client:
             assert client.infer("linear", {"x": ONES})["y"][0, 0] == 2
@@ -284,8 +284,6 @@ def test_this_grpcio_lets_unary_calls_go_without_a_thread() -> None:
 
 def test_a_worker_that_is_killed_is_replaced_and_sigterm_drains_all(tmp_path: Path) -> None:
     with server_process([linear_bundle(tmp_path, factor=2.0)], "--workers", "2") as server:
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-        before = set(children.read_text().split())
 
         def call() -> bool:
             try:
@@ -295,8 +293,7 @@ def test_a_worker_that_is_killed_is_replaced_and_sigterm_drains_all(tmp_path: Pa
                 return False
 
         assert call()
-        workers = [pid for pid in before if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        os.kill(int(workers[-1]), signal.SIGKILL)
+        os.kill(workers_of(server.process.pid)[-1], signal.SIGKILL)
         while not any("starting another" in line for line in server.diagnostics):
             call()
         assert all(call() for _ in range(20))
@@ -313,10 +310,10 @@ def test_a_worker_that_cannot_load_ends_the_start(tmp_path: Path) -> None:
 
 def test_workers_end_when_their_parent_was_killed(tmp_path: Path) -> None:
     with server_process([linear_bundle(tmp_path)], "--workers", "2") as server:
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+        children = children_of(server.process.pid)
         assert len(children) >= 2
         server.process.kill()
         server.process.wait(PROCESS_TIMEOUT_S)
         # The test's time limit ends this if one of them stays.
-        while any(Path(f"/proc/{pid}/cmdline").exists() for pid in children):
+        while any(is_there(pid) for pid in children):
             pass
