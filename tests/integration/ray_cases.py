@@ -22,8 +22,8 @@ from ray.cluster_utils import Cluster
 from tests.served import linear_bundle
 
 from tidegate.client import Client
-from tidegate.cloud.ray import RaySettings
 from tidegate.cloud.ray_serving import RayPlace, free_port, running
+from tidegate.cloud.ray_settings import RaySettings
 from tidegate.errors import InputError, ModelError, NotFoundError, TidegateError, UnavailableError
 from tidegate.predict import BundleMapper, PredictSettings
 

@@ -17,7 +17,7 @@ from ray.serve.schema import ServeDeploySchema
 from tests.served import linear_bundle, server_process
 
 from tidegate.cli.main import main as tidegate
-from tidegate.cloud.ray import RaySettings
+from tidegate.cloud.ray_settings import RaySettings
 
 FOLDER = Path(__file__).parents[2] / "examples" / "deployment"
 PORT = 9000

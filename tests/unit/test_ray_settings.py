@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tidegate.cloud.ray import RaySettings
 from tidegate.cloud.ray_serving import place_of
+from tidegate.cloud.ray_settings import RaySettings
 from tidegate.errors import ConfigError
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegate.cloud.ray import SERVICER_FUNCTIONS, RaySettings, application, import_serve
+from tidegate.cloud.ray import SERVICER_FUNCTIONS, application, import_serve
+from tidegate.cloud.ray_settings import RaySettings
 from tidegate.errors import ConfigError, ModelError, ResourceError
 
 EVERY_INTERFACE = ("0.0.0.0", "[::]", "::")  # noqa: S104

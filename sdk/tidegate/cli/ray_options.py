@@ -36,8 +36,8 @@ def run_on_ray(arguments: argparse.Namespace, signalled: Callable[[], threading.
         ConfigError: an option that the engine does not have, or an address that Ray cannot keep to itself.
         TidegateError: as `tidegate.cloud.ray_serving.running`.
     """
-    from tidegate.cloud.ray import RaySettings
     from tidegate.cloud.ray_serving import place_of, running
+    from tidegate.cloud.ray_settings import RaySettings
 
     given = [name for name in NOT_ON_RAY if getattr(arguments, name, None)]
     if given:
