@@ -295,7 +295,10 @@ class Batcher:
         now_ns = time.monotonic_ns()
         started_ns = job.started_ns or now_ns
         self._statistics.finished(error is None, started_ns - job.began_ns, now_ns - job.began_ns)
-        job.finish(outputs, error)
+        finish = job.finish
+        # It refers to the job: without this cut a request and its tensors would wait for the garbage collector.
+        del job.finish
+        finish(outputs, error)
 
     def _tell_lost(self, lost: Sequence[tuple[Job, TidegateError]]) -> None:
         for job, why in lost:
