@@ -142,6 +142,11 @@ REFUSED = [
     (["--listen", "127.0.0.1:9000"], "Ray Serve opens its port on every interface"),
     (["--listen", "0.0.0.0:9000"], "Ray Serve has no TLS"),
     (["--listen", "0.0.0.0:9000", "--insecure", "--workers", "2"], "--workers does not work with --engine ray"),
+    (["--listen", "0.0.0.0:9000", "--insecure", "--http", "0.0.0.0:8000"], "--http does not work with --engine ray"),
+    (["--listen", "0.0.0.0:9000", "--insecure", "--keep-requests", "kept"], "--keep-requests does not work"),
+    (["--listen", "0.0.0.0:9000", "--insecure", "--max-message-mb", "8"], "--max-message-mb does not work"),
+    (["--listen", "0.0.0.0:9000", "--insecure", "--reflection"], "--reflection does not work"),
+    (["--listen", "0.0.0.0:9000", "--insecure", "--no-reflection", "--replicas", "0:x"], "--replicas is '0:x'"),
     (["--listen", "0.0.0.0:9000", "--insecure", "--replicas", "two"], "--replicas is 'two'"),
     (["--listen", "0.0.0.0:9000", "--insecure", "--replicas", "3:2"], "min_replicas is 3 and max_replicas 2"),
 ]
@@ -155,3 +160,11 @@ def test_what_ray_cannot_keep_is_refused(
     told = capfd.readouterr()
     assert told.out == ""
     assert message in told.err
+
+
+@pytest.mark.parametrize("words", [["--replicas", "2"], ["--ray-address", "auto"]])
+def test_what_only_ray_keeps_is_refused_without_it(
+    tmp_path: Path, words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert tidegate(["serve", str(linear_bundle(tmp_path)), *words]) == 2
+    assert f"{words[0]} needs --engine ray" in capfd.readouterr().err

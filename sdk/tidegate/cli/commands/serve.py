@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from tidegate.cli.files import read_file
 from tidegate.cli.outside_options import add_outside, outside
-from tidegate.cli.ray_options import add_ray, run_on_ray
+from tidegate.cli.ray_options import add_ray, refuse_ray_options, run_on_ray
 from tidegate.cli.request_log_options import add_request_log, request_log
 from tidegate.cli.safety_options import add_safety, safety
 from tidegate.cli.serving import configure_models, models_of
@@ -101,7 +101,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.grace_s >= 0:
         raise ConfigError(f"--grace-s is {arguments.grace_s}; expected 0 or more", fix="give a time in seconds")
     if arguments.engine == "ray":
-        return run_on_ray(arguments, _signalled)
+        return run_on_ray(arguments, _defaults(), _signalled)
+    refuse_ray_options(arguments)
     set_up(arguments.log_format)
     catalogue = read_file(arguments.catalogue, "--catalogue") if arguments.catalogue else None
     loading = LoadSettings(arguments.variant, arguments.threads, catalogue)
@@ -154,6 +155,12 @@ def run(arguments: argparse.Namespace) -> int:
     if server.computing:
         _leave(code)
     return code
+
+
+def _defaults() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    return parser.parse_args([])
 
 
 def _run_workers(arguments: argparse.Namespace, pool: WorkerPool) -> int:
