@@ -134,11 +134,9 @@ class Outside:
         if settings.http.has_metrics:
             from tidegate.cloud.metrics import RequestCounts, ValueCounts
 
-            self._requests = RequestCounts()
+            self._values = ValueCounts(settings.http.values_per_s) if settings.http.values_per_s else None
+            self._requests = RequestCounts(self._values)
             observers.append(self._requests)
-            if settings.http.values_per_s:
-                self._values = ValueCounts(settings.http.values_per_s)
-                observers.append(self._values)
         if settings.log_requests or settings.log_failures:
             observers.append(RequestLog(every_request=settings.log_requests))
         if settings.traces:
