@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tidegate.bundle.manifest import Manifest
 from tidegate.edge.endpoint import SegmentAudio, SegmentEvent, SegmentStarted
 from tidegate.edge.results import SegmentResult
+from tidegate.errors import InputError, ModelError, ResourceError
 from tidegate.speech import Catalogue, Transcript
 from tidegate.speech.pcm import float32_from_int16
 from tidegate.speech.resample import StreamResampler
@@ -93,15 +94,17 @@ class DeviceModel:
         return f"{self._manifest.name} {self._manifest.version} ({self._variant_id})"
 
     def recognise(self, utterance: Utterance) -> SegmentResult:
-        """Decide here what a finished utterance says.
-
-        Raises:
-            ModelError: the runtime failed.
-        """
+        """Decide here what a finished utterance says; a model that fails gives a result with a `problem`."""
         started_s = time.thread_time()
-        transcript = self._transcriber.transcribe(self._at_the_models_rate(utterance.samples()))
+        problem = ""
+        try:
+            transcript = self._transcriber.transcribe(self._at_the_models_rate(utterance.samples()))
+        except (ModelError, InputError, ResourceError) as error:
+            transcript, problem = Transcript("", 0.0), error.message or type(error).__name__
         recognised_s = time.thread_time()
-        results = self._catalogue.search(transcript.text, self._maximum_results) if self._catalogue else ()
+        results = (
+            self._catalogue.search(transcript.text, self._maximum_results) if self._catalogue and not problem else ()
+        )
         self.costs.model_cpu_s += recognised_s - started_s
         self.costs.search_cpu_s += time.thread_time() - recognised_s
 
@@ -121,6 +124,7 @@ class DeviceModel:
             variant=self._variant_id,
             words=transcript.words,
             search_results=results,
+            problem=problem,
         )
 
     def _at_the_models_rate(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -26,6 +26,7 @@ class Meter:
         self._cpu_s = {"source": 0.0, "gate": 0.0}
         self._decided = {"edge": 0, "cloud": 0}
         self._rejected = 0
+        self._failed = 0
         self._failure: TidegateError | None = None
 
     @contextmanager
@@ -59,8 +60,9 @@ class Meter:
     def counted(self, results: list[SegmentResult]) -> list[SegmentResult]:
         """Count results and pass them on."""
         for result in results:
-            self._decided[result.decided_by] += 1
-            self._rejected += not result.text
+            self._failed += bool(result.problem)
+            self._decided[result.decided_by] += not result.problem
+            self._rejected += not (result.text or result.problem)
         return results
 
     def summary(self, gate: GateAccount, costs: Costs, bytes_sent: int) -> Summary:
@@ -71,10 +73,11 @@ class Meter:
             duration_s=gate.audio_s,
             wall_s=wall_s,
             real_time_factor=wall_s / gate.audio_s if gate.audio_s else 0.0,
-            segments=sum(self._decided.values()),
+            segments=sum(self._decided.values()) + self._failed,
             segments_edge=self._decided["edge"],
             segments_cloud=self._decided["cloud"],
             segments_rejected=self._rejected,
+            segments_failed=self._failed,
             frames_total=gate.frames_total,
             frames_held_back=gate.frames_held_back,
             bytes_total=gate.bytes_total,

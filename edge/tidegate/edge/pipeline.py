@@ -11,61 +11,33 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tidegate.bundle.manifest import Manifest
-from tidegate.edge.cloud_route import CloudRecogniser, CloudSettings
-from tidegate.edge.device import Costs, DeviceModel
-from tidegate.edge.gate import Gate
-from tidegate.edge.meter import Meter
+from tidegate.edge.cloud_route import CloudSettings
+from tidegate.edge.news import ReleaseNews
 from tidegate.edge.parts import connect, follow, load_version, read_catalogue
 from tidegate.edge.results import SegmentResult, Summary
-from tidegate.edge.route import EdgeRecogniser, Recogniser
+from tidegate.edge.run import Parts, Run
 from tidegate.edge.sources.protocol import AudioSource
 from tidegate.edge.update.report import Reporter
 from tidegate.edge.versions import OneVersion, Versions, prefilter_of
 from tidegate.errors import ConfigError, StateError
-from tidegate.speech import Catalogue
-from tidegate.wire.pairing import SignalPath
 
 if TYPE_CHECKING:
-    from tidegate.client import Client, TlsSettings
+    from tidegate.client import TlsSettings
     from tidegate.wire.report import Latest
 
 
 class Listener:
     """A bundle made ready to listen, on the device or with a server behind it. One thread at a time."""
 
-    def __init__(
-        self,
-        versions: Versions,
-        client: Client | None,
-        own_catalogue: Catalogue | None,
-        *,
-        reporter: Reporter,
-        why_no_model: str = "",
-        maximum_results: int = 3,
-        cloud_model: str = "",
-        cloud_settings: CloudSettings,
-        on_warning: Callable[[str], None],
-    ) -> None:
+    def __init__(self, parts: Parts) -> None:
         """Use `Listener.open`. The listener closes what it is given."""
-        self._versions = versions
-        self._client = client
-        self._own_catalogue = own_catalogue
-        self._reporter = reporter
-        self._why_no_model = why_no_model
-        self._maximum_results = maximum_results
-        self._cloud_model = cloud_model
-        self._cloud_settings = cloud_settings
-        self._on_warning = on_warning
-        prefilter_of(versions.in_use.manifest)
+        self._parts = parts
+        prefilter_of(parts.versions.in_use.manifest)
         self._summary: Summary | None = None
         self._listening = False
         self._closed = False
@@ -86,6 +58,7 @@ class Listener:
         maximum_results: int = 3,
         cloud_timeout_s: float = 2.0,
         on_warning: Callable[[str], None] | None = None,
+        on_newer: Callable[[Latest], None] | None = None,
     ) -> Listener:
         """Load a speech bundle, or follow the active version of a device.
 
@@ -102,8 +75,10 @@ class Listener:
             catalogue: JSON Lines file to search in place of the bundle's own and of the server's.
             maximum_results: search results a segment; 0 for none.
             cloud_timeout_s: longest wait for the server after the end of a segment.
-            on_warning: told when the device takes over from the server and back, and of a version that cannot be
-                listened with; default: `warnings.warn`.
+            on_warning: told when the device takes over from the server and back, of a version that cannot be listened
+                with, and of each kind of failure of the model; default: `warnings.warn`.
+            on_newer: with a device and a server: told once of each newer release that the server names. Nothing signed
+                that word; `Updater.update` finds out what is true of it.
 
         Raises:
             BundleError: it is not a speech bundle, or broken.
@@ -134,15 +109,18 @@ class Listener:
             if client is not None:
                 opened.enter_context(closing(client))
             listener = cls(
-                versions,
-                client,
-                entries,
-                reporter=reporter,
-                why_no_model=why_no_model,
-                maximum_results=maximum_results,
-                cloud_model=cloud_model,
-                cloud_settings=cloud_settings,
-                on_warning=warn,
+                Parts(
+                    versions=versions,
+                    client=client,
+                    own_catalogue=entries,
+                    reporter=reporter,
+                    why_no_model=why_no_model,
+                    maximum_results=maximum_results,
+                    cloud_model=cloud_model,
+                    cloud_settings=cloud_settings,
+                    on_warning=warn,
+                    news=None if device is None or on_newer is None else ReleaseNews(Path(device), on_newer),
+                )
             )
             opened.pop_all()
             return listener
@@ -150,17 +128,17 @@ class Listener:
     @property
     def manifest(self) -> Manifest:
         """Of the version that takes the next segment."""
-        return self._versions.in_use.manifest
+        return self._parts.versions.in_use.manifest
 
     @property
     def variant_id(self) -> str:
         """The variant that runs on this device; empty when none can."""
-        return self._versions.in_use.variant_id
+        return self._parts.versions.in_use.variant_id
 
     @property
     def latest(self) -> Latest | None:
         """The newest release for this device that the server named last, for `Updater.note_latest`."""
-        return None if self._client is None else self._client.latest
+        return None if self._parts.client is None else self._parts.client.latest
 
     @property
     def summary(self) -> Summary:
@@ -176,38 +154,22 @@ class Listener:
     def listen(self, source: AudioSource) -> Iterator[SegmentResult]:
         """Yield one result for each segment of speech, in order. Closes the source.
 
-        What was heard before the source failed is recognised and yielded before its error is raised.
+        What was heard before the source failed is recognised and yielded before its error is raised. A segment on which
+        the device's model fails has a result with a `problem`; `on_warning` is told the first of each kind.
 
         Raises:
             InputError, ResourceError: the source failed.
-            ModelError: the runtime failed.
+            ModelError: the device's model failed on `failures.MOST_IN_A_ROW` segments after one another.
             UnavailableError: the server failed and this device has no model that runs.
             StateError: the listener is closed or listens already.
         """
         self._start()
-        meter = Meter()
         try:
-            costs = Costs()
-            self._versions.take(self._versions.news())
-            gate = Gate(self._versions.in_use.prefilter, source.sample_rate_hz)
-            recogniser = self._recogniser(self._device_model(gate.sample_rate_hz, costs), gate.sample_rate_hz)
+            run = Run(self._parts, source)
             try:
-                for chunk in meter.chunks(source):
-                    for piece in self._pieces(chunk, gate, recogniser, costs):
-                        with meter.stage("gate"):
-                            events = gate.push(piece)
-                        for event in events:
-                            recogniser.handle(event)
-                    yield from meter.counted(recogniser.ready())
-                with meter.stage("gate"):
-                    events = gate.flush()
-                for event in events:
-                    recogniser.handle(event)
-                yield from meter.counted(recogniser.finish())
+                yield from run.results()
             finally:
-                recogniser.close()
-                self._summary = meter.summary(gate.account, costs, recogniser.bytes_sent)
-            meter.raise_failure_of_the_source()
+                self._summary = run.summary()
         finally:
             source.close()
             self._listening = False
@@ -215,7 +177,7 @@ class Listener:
     def close(self) -> None:
         """Free the model, the catalogue and the connection. Closing again does nothing."""
         self._closed = True
-        for part in (self._client, self._versions, self._own_catalogue):
+        for part in (self._parts.client, self._parts.versions, self._parts.own_catalogue):
             if part is not None:
                 part.close()
 
@@ -233,78 +195,6 @@ class Listener:
         if self._listening:
             raise StateError("the listener listens already", fix="open a second one for a second source")
         self._listening = True
-
-    def _pieces(
-        self, chunk: NDArray[np.float32], gate: Gate, recogniser: Recogniser, costs: Costs
-    ) -> Iterator[NDArray[np.float32]]:
-        """Yield the chunk, and change to another version before it, if one is active and no segment is open.
-
-        While one waits for the end of a segment, pieces of less than a frame come instead: in speech without a pause, a
-        segment that is cut by its length leaves only the moment between two frames.
-        """
-        first = 0
-        while first < len(chunk):
-            is_waiting = not self._follow(gate, recogniser, costs)
-            half_frame = max(gate.frame_samples * gate.source_rate_hz // gate.sample_rate_hz // 2, 1)
-            piece = chunk[first : first + half_frame] if is_waiting else chunk[first:]
-            yield piece
-            first += len(piece)
-
-    def _follow(self, gate: Gate, recogniser: Recogniser, costs: Costs) -> bool:
-        """Change to the version that should be in use, between segments only; return whether it is in use."""
-        version = self._versions.news()
-        if version is self._versions.in_use:
-            if recogniser.is_idle:
-                self._versions.free_old()
-            return True
-        if not gate.is_between_segments:
-            return False
-        gate.change(version.prefilter)
-        self._versions.take(version)
-        recogniser.change(self._device_model(gate.sample_rate_hz, costs))
-        return True
-
-    def _device_model(self, sample_rate_hz: int, costs: Costs) -> DeviceModel | None:
-        version = self._versions.in_use
-        if version.transcriber is None:
-            return None
-        return DeviceModel(
-            version.manifest,
-            version.variant_id,
-            version.transcriber,
-            version.catalogue,
-            maximum_results=self._maximum_results,
-            sample_rate_hz=sample_rate_hz,
-            costs=costs,
-        )
-
-    def _recogniser(self, device: DeviceModel | None, sample_rate_hz: int) -> Recogniser:
-        if self._client is None:
-            assert device is not None
-            return EdgeRecogniser(device)
-        client = self._client
-        return CloudRecogniser(
-            lambda: client.recognize(
-                sample_rate_hz=sample_rate_hz,
-                model=self._cloud_model,
-                maximum_search_results=self._maximum_results if self._own_catalogue is None else 0,
-                device_bundle=f"{self.manifest.name} {self.manifest.version}",
-                signal_path=SignalPath.of(self.manifest),
-            ),
-            device,
-            self._cloud_settings,
-            sample_rate_hz=sample_rate_hz,
-            on_warning=self._on_warning,
-            why_no_device=self._why_no_model,
-            after_answer=self._with_own_results,
-            renew=self._reporter.changed,
-        )
-
-    def _with_own_results(self, result: SegmentResult) -> SegmentResult:
-        """A catalogue that was asked for by name is searched whoever decides."""
-        if self._own_catalogue is None:
-            return result
-        return replace(result, search_results=self._own_catalogue.search(result.text, self._maximum_results))
 
 
 def _check_choice(bundle: str | Path | None, device: str | Path | None, variant: str | None) -> None:

@@ -36,6 +36,8 @@ class SegmentResult:
     variant: str
     words: tuple[Word, ...] = ()
     search_results: tuple[SearchResult, ...] = ()
+    problem: str = ""
+    """why the device's model failed on the segment; empty when it did not. `text` and `label` are empty then"""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Summary:
     segments_cloud: int
     segments_rejected: int
     """without a word, whoever decided"""
+    segments_failed: int
+    """on which the device's model failed, so that nobody decided"""
     frames_total: int
     frames_held_back: int
     """frames of the detector that went neither to the model nor to the server"""
@@ -73,13 +77,14 @@ class Summary:
 
     def describe(self) -> str:
         """Return it as lines for people."""
+        failed = f"; {self.segments_failed} failed" if self.segments_failed else ""
         stages = ", ".join(f"{stage.replace('_', ' ')} {seconds * 1000:.0f}" for stage, seconds in self.cpu_s.items())
         return "\n".join(
             [
                 f"{self.duration_s:.1f} s of audio in {self.wall_s:.2f} s "
                 f"(real-time factor {self.real_time_factor:.3f})",
                 f"segments: {self.segments} ({self.segments_edge} decided on the device, {self.segments_cloud} in the "
-                f"cloud, {self.segments_rejected} without a word)",
+                f"cloud, {self.segments_rejected} without a word{failed})",
                 f"held back by the gate: {self.frames_held_back} of {self.frames_total} frames, "
                 f"{self.bytes_held_back} of {self.bytes_total} bytes ({self.held_back_share:.1%}); "
                 f"sent to a server: {self.bytes_sent} bytes",

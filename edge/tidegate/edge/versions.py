@@ -18,7 +18,7 @@ from tidegate.edge.device import SegmentTranscriber
 from tidegate.edge.gate import Gate
 from tidegate.edge.prefilter.protocol import SAMPLE_RATE_HZ
 from tidegate.edge.update.report import Running
-from tidegate.errors import BundleError, ModelError, TidegateError
+from tidegate.errors import BundleError, InputError, ModelError, ResourceError, TidegateError
 from tidegate.speech import Catalogue, Transcriber, Transcript
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class ActiveVersions:
 
     def _speech(self, loaded: LoadedVersion, held: ExitStack) -> SpeechVersion:
         """Make the parts of a version; on success they keep what `held` holds."""
-        transcriber = CountedTranscriber(loaded)
+        transcriber = CountedTranscriber(loaded, self._active.refresh)
         Gate(prefilter_of(loaded.manifest), SAMPLE_RATE_HZ)  # Refuses settings that this device cannot follow.
         catalogue = self._own_catalogue
         if catalogue is None:
@@ -189,8 +189,10 @@ class ActiveVersions:
 class CountedTranscriber:
     """A version's transcriber that reports segments without a word, and answers that are no probabilities."""
 
-    def __init__(self, loaded: LoadedVersion) -> None:
+    def __init__(self, loaded: LoadedVersion, on_failure: Callable[[], None]) -> None:
+        """Count for `loaded`; `on_failure` is called after each failure that was counted."""
         self._loaded = loaded
+        self._on_failure = on_failure
         self._transcriber = Transcriber(loaded)
 
     @property
@@ -203,9 +205,11 @@ class CountedTranscriber:
         errors_before = self._loaded.errors
         try:
             transcript = self._transcriber.transcribe(samples)
-        except ModelError as error:
+        except (ModelError, InputError, ResourceError) as error:
             if self._loaded.errors == errors_before:  # The runtime's own are counted already.
                 self._loaded.report_failure(error.message)
+            # So that a version on trial is left before the listener gives up on it.
+            self._on_failure()
             raise
         self._loaded.report_answer(is_empty=not transcript.text)
         return transcript

@@ -28,14 +28,16 @@ class UpdateHint:
         """Tell whether the channel should be checked now because of what a server said.
 
         True once for each release, if it is for this device's model and track, newer than all that the device has
-        taken, and not within the rest after the last True. A release that the device passes over is not asked for
-        again; the regular check still looks at it.
+        taken, not in quarantine here, and not within the rest after the last True. A release that the device passes
+        over is not asked for again; the regular check still looks at it.
 
         Args:
             latest: the server's word.
             record: of the device.
         """
         if latest.model != record.active.model or latest.track != record.active.track:
+            return False
+        if any(one.release == latest.release for one in record.quarantined):
             return False
         known = max(record.counter(latest.track), self._followed.get((latest.model, latest.track), 0))
         now_s = self._clock()

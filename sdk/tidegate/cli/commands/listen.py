@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import signal
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.cli.files import read_file
 from tidegate.cli.printing import print_json_line
-from tidegate.client import TlsSettings
+from tidegate.cli.server_options import add_server, tls_of, token_of
 from tidegate.edge import AudioSource, Listener, MicrophoneSource, PacedSource, SegmentResult, StdinSource, WavSource
 from tidegate.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tidegate.wire.report import Latest
 
 DESCRIPTION = """\
 Listen to a file, a microphone or standard input. Only speech goes on to the model, on this device or on a server.
 One line comes out for each segment of speech: start, end, transcript, confidence, where it was decided, latency; its
-search results stand below it. A segment without a word shows the label that fits best, such as (unknown)."""
+search results stand below it. A segment without a word shows the label that fits best, such as (unknown); one on which
+the model failed shows (failed), and why stands on standard error. When every segment failed, the exit code is 1."""
 
 EXAMPLE = """\
 tidegate listen voice-commands.tide --wav demo.wav
@@ -44,11 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=int, metavar="HZ", help="sample rate of --stdin, or the one wanted of --mic")
     parser.add_argument("--cloud", metavar="HOST:PORT", help="let this server decide; the device's model stands by")
     parser.add_argument("--cloud-model", default="", metavar="NAME", help="the model wanted there")
-    parser.add_argument("--cloud-tls", action="store_true", help="encrypt, and trust the public authorities")
-    parser.add_argument("--cloud-tls-ca", type=Path, metavar="PEM", help="encrypt, and trust these authorities alone")
-    parser.add_argument("--cloud-tls-cert", type=Path, metavar="PEM", help="certificate of this device, for mutual TLS")
-    parser.add_argument("--cloud-tls-key", type=Path, metavar="PEM", help="its key")
-    parser.add_argument("--cloud-token-file", type=Path, metavar="FILE", help="this device's key there, on one line")
+    add_server(parser, "cloud-")
     parser.add_argument("--variant", metavar="ID", help="the variant to run here (default: the first that can)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of the model here")
     parser.add_argument("--catalogue", metavar="FILE", help="search this JSON Lines file instead of the bundle's own")
@@ -65,13 +64,14 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         cloud=arguments.cloud,
         cloud_model=arguments.cloud_model,
-        cloud_tls=_tls(arguments),
-        cloud_token=_token(arguments.cloud_token_file),
+        cloud_tls=tls_of(arguments, "cloud-"),
+        cloud_token=token_of(arguments, "cloud-"),
         variant=arguments.variant,
         threads=arguments.threads,
         catalogue=arguments.catalogue,
         maximum_results=arguments.results,
         on_warning=_warn,
+        on_newer=_newer(arguments),
     ) as listener:
         show = _show_json if arguments.json else _show
         source = _source(arguments)
@@ -83,17 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
             print_json_line({"summary": dataclasses.asdict(listener.summary)})
         else:
             print(f"\n{listener.summary.describe()}", flush=True)
-    return 0
-
-
-def _tls(arguments: argparse.Namespace) -> TlsSettings | None:
-    ca, cert, key = arguments.cloud_tls_ca, arguments.cloud_tls_cert, arguments.cloud_tls_key
-    return TlsSettings(ca=ca, cert=cert, key=key) if arguments.cloud_tls or ca or cert or key else None
-
-
-def _token(path: Path | None) -> str | None:
-    """Return the token; on the command line itself every user of the machine could read it."""
-    return None if path is None else read_file(path, "--cloud-token-file").decode("utf-8", "replace").strip()
+        heard = listener.summary
+    return 1 if heard.segments and heard.segments_failed == heard.segments else 0
 
 
 class _UntilInterrupted:
@@ -173,8 +164,23 @@ def _source(arguments: argparse.Namespace) -> AudioSource:
     return StdinSource(sys.stdin.buffer, arguments.rate)
 
 
+def _newer(arguments: argparse.Namespace) -> Callable[[Latest], None]:
+    """Tell of a newer release that the server named, and what to do."""
+
+    def tell(latest: Latest) -> None:
+        update = shlex.join(["tidegate", "device", "update", "--directory", str(arguments.device)])
+        if arguments.json:
+            print_json_line({"newer": {**dataclasses.asdict(latest), "update": update}})
+        _warn(
+            f"the server knows of a newer release for this device: {latest.model} {latest.version} "
+            f"(release {latest.release} on {latest.track}); run `{update}`"
+        )
+
+    return tell
+
+
 def _show(result: SegmentResult) -> None:
-    heard = result.text or f"({result.label or 'no word'})"
+    heard = result.text or f"({'failed' if result.problem else result.label or 'no word'})"
     print(
         f"{result.start_s:8.2f} {result.end_s:8.2f}  {heard:<20} {result.confidence:4.2f}  {result.decided_by:<5} "
         f"{result.latency_ms:7.1f} ms",
@@ -199,6 +205,8 @@ def _show_json(result: SegmentResult) -> None:
         "words": [dataclasses.asdict(word) for word in result.words],
         "results": [dataclasses.asdict(found) for found in result.search_results],
     }
+    if result.problem:
+        line["problem"] = result.problem
     print_json_line(line)
 
 
