@@ -13,10 +13,12 @@ import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.listening import write_wav
 from tests.served import linear_bundle
 
 from tidegate.bundle import Bundle, Golden, Manifest, PrefilterSettings, digest, write_bundle
 from tidegate.bundle.arrays import pack_arrays
+from tidegate.cli.main import main
 from tidegate.client import Client
 from tidegate.cloud import Server
 from tidegate.cloud.announce import ChannelAnnouncer, FixedReleases
@@ -24,6 +26,8 @@ from tidegate.cloud.device_keys import DeviceKeys
 from tidegate.cloud.devices import Reception
 from tidegate.edge import Listener
 from tidegate.edge.update import DeviceSettings, Reporter, Running, Updater, create_report_key, initialise
+from tidegate.edge.update.layout import Layout
+from tidegate.edge.update.record import Quarantined, read_record, write_record
 from tidegate.errors import InputError, StateError, UnavailableError
 from tidegate.release.channel import Channel
 from tidegate.runtime import Model, load
@@ -389,6 +393,46 @@ def test_what_goes_over_the_wire_is_as_documented(world: World, running: Callabl
     assert header(answered, LATEST_HEADER) == "tones stable 3 1.3.0"
     assert sum(len(name) + len(value) for name, value in reporter.headers()) < 600
     assert len(format_report(reporter.report())) < 500
+
+
+def test_a_listener_tells_once_of_a_newer_release_and_not_of_one_that_failed_here(world: World, say: Say) -> None:
+    told: list[Latest] = []
+    newer, condemned = Latest("tones", "stable", 3, "1.3.0"), Latest("tones", "stable", 4, "1.4.0")
+    layout = Layout(world.device)
+    record = read_record(layout.state)
+    failed = Quarantined(release=4, version="1.4.0", reason="test", at="2026-01-01T00:00:00Z")
+    write_record(layout.state, msgspec.structs.replace(record, quarantined=(failed,)))
+    for latest in (newer, newer, condemned):
+        with (
+            Server([world.home / "1.0.0.tide"], reception=Reception(FixedReleases([latest]))) as server,
+            Listener.open(
+                device=world.device, cloud=server.address, cloud_timeout_s=PATIENT_S, on_newer=told.append
+            ) as listener,
+        ):
+            for _ in range(2):
+                assert [result.text for result in listener.listen(Recording(say([("yes", 1.0)], 3.0)))] == ["yes"]
+            assert listener.latest == latest
+    assert told == [newer, newer], "once for each listener"
+
+
+def test_the_command_says_what_to_do_about_a_newer_release(
+    world: World, say: Say, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = world.home / "yes.wav"
+    write_wav(recording, say([("yes", 1.0)], 3.0))
+    latest = Latest("tones", "stable", 3, "1.3.0")
+    words = ["listen", "--device", str(world.device), "--wav", str(recording)]
+    command = f"tidegate device update --directory {world.device}"
+    with Server([world.home / "1.0.0.tide"], reception=Reception(FixedReleases([latest]))) as server:
+        for form in ([], ["--json"]):
+            assert main([*words, "--cloud", server.address, *form]) == 0
+            told = capsys.readouterr()
+            assert told.err.count("newer release for this device: tones 1.3.0 (release 3 on stable)") == 1
+            assert f"run `{command}`" in told.err
+    events = [json.loads(line) for line in told.out.splitlines()]
+    assert [event["newer"] for event in events if "newer" in event] == [
+        {"model": "tones", "track": "stable", "release": 3, "version": "1.3.0", "update": command}
+    ]
 
 
 # The command line.

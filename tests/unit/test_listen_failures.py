@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.failing import failing_on
+from tests.listening import write_wav
 from tests.slots import activate, install
 from tests.unit.test_pipeline import ArraySource
 
@@ -30,9 +31,7 @@ from tidegate.edge.update.layout import Layout
 from tidegate.edge.update.settings import DeviceSettings, write_settings
 from tidegate.edge.update.states import State
 from tidegate.errors import ModelError
-from tidegate.speech.pcm import int16_from_float32
 
-RATE_HZ = 16_000
 Say = Callable[..., NDArray[np.float32]]
 
 
@@ -112,10 +111,9 @@ def test_the_command_says_what_failed(
     failing_bundle: Path, say: Say, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def command(words: list[str], *more: str) -> int:
-        raw = tmp_path / "spoken.raw"
-        samples = int16_from_float32(say(spoken(*words), 2.0 * len(words) + 2))
-        write_wav(raw, samples)
-        return main(["listen", str(failing_bundle), "--wav", str(raw), *more])
+        recording = tmp_path / "spoken.wav"
+        write_wav(recording, say(spoken(*words), 2.0 * len(words) + 2))
+        return main(["listen", str(failing_bundle), "--wav", str(recording), *more])
 
     assert command(["yes", "no"]) == 0
     told = capsys.readouterr()
@@ -127,16 +125,6 @@ def test_the_command_says_what_failed(
     assert lines[1]["problem"]
     assert lines[2]["summary"]["segments_failed"] == 1
     assert command(["no", "no"]) == 1
-
-
-def write_wav(path: Path, samples: NDArray[np.int16]) -> None:
-    import wave
-
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE_HZ)
-        file.writeframes(samples.tobytes())
 
 
 EMPTY = SegmentResult(1, 0.0, 1.0, "", "", 0.0, "edge", 1.0, "tones", "1.0.0", "onnx-fp32")
