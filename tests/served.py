@@ -134,6 +134,12 @@ def slow_bundle(directory: Path) -> Path:
     )
 
 
+def zeros_bundle(directory: Path) -> Path:
+    """`count` INT64 [1] -> `zeros` FP32 [-1], as many: a small question with a large answer."""
+    nodes = [helper.make_node("ConstantOfShape", ["count"], ["zeros"])]
+    return _written(directory, "zeros", "1.0.0", {"count": ("INT64", (1,))}, {"zeros": ("FP32", (-1,))}, nodes)
+
+
 def with_golden(bundle: Path, fixture: GoldenFixture, tolerance: float) -> Path:
     """Write a copy of a bundle of one variant that promises `fixture`."""
     from msgspec.structs import replace

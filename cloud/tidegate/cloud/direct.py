@@ -20,7 +20,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
-from tidegate.errors import InputError, ModelError, TidegateError
+from tidegate.errors import InputError, ModelError, ResourceError, TidegateError
 from tidegate.wire.status import code_of, text_of
 
 Reply = Callable[[bytes | None, TidegateError | None], None]
@@ -79,8 +79,8 @@ class Awaiting(Protocol):
     def message_came(self, call: object) -> None:
         """Its message is here, or never will be."""
 
-    def answer_leaves(self, call: object, cancel: Callable[[], object]) -> None:
-        """Its answer is being sent."""
+    def answer_leaves(self, call: object, cancel: Callable[[], object], size_bytes: int) -> None:
+        """Its answer is being sent; raises ResourceError where there is no room for it."""
 
     def over(self, call: object) -> None:
         """It has ended."""
@@ -237,9 +237,15 @@ def _reply(
             context.abort(grpc.StatusCode[code_of(error)], text_of(error))
         return answer
 
-    awaiting.answer_leaves(rpc_event.call, rpc_event.call.cancel)
+    try:
+        awaiting.answer_leaves(rpc_event.call, rpc_event.call.cancel, 0 if answer is None else len(answer))
+    except ResourceError as no_room:
+        error = no_room.with_traceback(None)
     run(in_pool, rpc_event, state, ready, _nothing, None, None)
     call.finish()
+    if state.callbacks is None:
+        # The caller had gone, and grpc's word of it came before anything was sent.
+        awaiting.over(rpc_event.call)
 
 
 def _nothing() -> bytes:

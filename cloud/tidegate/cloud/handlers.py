@@ -103,7 +103,7 @@ def streaming_handler(method: Method, behaviour: Streaming, streams: Streams, *,
             watched = streams.open(ContextCaller(context), action_of(method.name))
             came = watched.requests(raw_requests)
             requests = (_parsed(method, raw) for raw in came) if parsed else came
-            yield from watched.answers(behaviour(requests, context))
+            yield from watched.answers(behaviour(requests, context), method.response.ByteSize)
         except TidegateError as error:
             abort(context, error)
 

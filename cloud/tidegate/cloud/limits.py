@@ -47,7 +47,9 @@ class Safety:
     idle_stream_s: float = 1800.0
     """how long a stream may send nothing and get nothing"""
     slow_reader_s: float = 60.0
-    """how long an answer of a stream may wait for its reader"""
+    """how long an answer may wait for its reader"""
+    maximum_unread_bytes: int = 256 * 2**20
+    """of all answers together that are not taken yet, those over 64 KB; the oldest make room for new ones"""
     handshake_timeout_s: float = 10.0
     """how long a connection may take to become one"""
     connection_idle_s: float = 600.0
@@ -69,6 +71,7 @@ class Safety:
             "connection_age_grace_s",
             "maximum_connections",
             "maximum_header_bytes",
+            "maximum_unread_bytes",
         ):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected more than 0", fix=f"raise {name}")

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from tidegate.cloud.access import Action
 from tidegate.cloud.core import Caller
 from tidegate.cloud.guard import Guard
+from tidegate.cloud.in_flight import COUNTED_BYTES, BytesInFlight
 from tidegate.cloud.limits import Safety
 from tidegate.cloud.work import StreamSlots, Token
 from tidegate.errors import ResourceError
@@ -87,8 +88,10 @@ class WatchedStream:
         idle_s: float,
         slow_s: float,
         clock: Callable[[], float],
+        unread: BytesInFlight,
     ) -> None:
         self._client = client
+        self._unread = unread
         self._cancel = cancel
         self._still_allowed = still_allowed
         self._idle_s = idle_s
@@ -103,13 +106,32 @@ class WatchedStream:
             self._moved_at_s = self._clock()
             yield message
 
-    def answers(self, messages: Iterator[Message]) -> Iterator[Message]:
-        """Pass answers on; grpc asks for the next one when the client's window has taken this one."""
+    def answers(
+        self, messages: Iterator[Message], size_bytes: Callable[[Message], int] | None = None
+    ) -> Iterator[Message]:
+        """Pass answers on; grpc asks for the next one when the client's window has taken this one.
+
+        Args:
+            messages: the answers.
+            size_bytes: of one on the wire; None: they are small.
+
+        Raises:
+            ResourceError: one is larger than all answers together may be.
+        """
         for message in messages:
             self._answering_since_s = self._clock()
+            if size_bytes is not None:
+                size = size_bytes(message)
+                self._unread.check(size)
+                self._unread.hold(self, size, self._cancel)
             yield message
+            self.nothing_leaves()
             self._answering_since_s = None
             self._moved_at_s = self._clock()
+
+    def nothing_leaves(self) -> None:
+        """Count no answer of this stream any more."""
+        self._unread.release(self)
 
     def judge(self, now_s: float) -> bool:
         """End the stream if it has to be; return whether it was ended."""
@@ -134,6 +156,8 @@ class Watch:
 
     def __init__(self, safety: Safety, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Prepare; `start` begins."""
+        self.unread = BytesInFlight(safety.maximum_unread_bytes)
+        """answers on their way, of every transport"""
         self._safety = safety
         self._clock = clock
         self._streams: dict[int, WatchedStream] = {}
@@ -168,12 +192,14 @@ class Watch:
             idle_s=math.inf if may_idle else self._safety.idle_stream_s,
             slow_s=self._safety.slow_reader_s,
             clock=self._clock,
+            unread=self.unread,
         )
         place = id(watched)
         self._streams[place] = watched
 
         def forget() -> None:
             self._streams.pop(place, None)
+            watched.nothing_leaves()
 
         return watched, Token(forget)
 
@@ -185,14 +211,22 @@ class Watch:
         """Wait no more for a call's message."""
         self._waiting.pop(id(call), None)
 
-    def answer_leaves(self, call: object, cancel: Callable[[], object]) -> None:
-        """Give a caller `slow_reader_s` to take his answer; `over` ends the wait."""
+    def answer_leaves(self, call: object, cancel: Callable[[], object], size_bytes: int = 0) -> None:
+        """Give a caller `slow_reader_s` to take his answer; `over` ends the wait.
+
+        Raises:
+            ResourceError: it is larger than all answers together may be.
+        """
         self._leaving[id(call)] = (self._clock(), cancel)
+        if size_bytes >= COUNTED_BYTES:
+            self.unread.check(size_bytes)
+            self.unread.hold(call, size_bytes, cancel)
 
     def over(self, call: object) -> None:
         """Wait for nothing of this call any more."""
         self._waiting.pop(id(call), None)
         self._leaving.pop(id(call), None)
+        self.unread.release(call)
 
     def look(self) -> None:
         """End what has to be ended now."""

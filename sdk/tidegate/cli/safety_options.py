@@ -31,7 +31,10 @@ def add_safety(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--max-connections", type=int, metavar="N", help="open at once; default 20000")
     group.add_argument("--idle-stream-s", type=float, metavar="S", help="silence that ends a stream; default 1800")
-    group.add_argument("--slow-reader-s", type=float, metavar="S", help="an answer not read ends a stream; default 60")
+    group.add_argument("--slow-reader-s", type=float, metavar="S", help="an answer not read ends a call; default 60")
+    group.add_argument(
+        "--max-unread-mb", type=float, metavar="MB", help="of all answers not read yet; the oldest end; default 256"
+    )
     group.add_argument("--message-timeout-s", type=float, metavar="S", help="for a call's message to come; default 30")
     group.add_argument("--connection-age-s", type=float, metavar="S", help="then clients connect anew; default: no end")
 
@@ -55,6 +58,7 @@ def safety(arguments: argparse.Namespace) -> Safety:
         "maximum_connections": arguments.max_connections,
         "idle_stream_s": arguments.idle_stream_s,
         "slow_reader_s": arguments.slow_reader_s,
+        "maximum_unread_bytes": None if arguments.max_unread_mb is None else round(arguments.max_unread_mb * 2**20),
         "message_timeout_s": arguments.message_timeout_s,
         "connection_age_s": arguments.connection_age_s,
     }
