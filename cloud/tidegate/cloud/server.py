@@ -246,15 +246,20 @@ class Server:
             raise StateError("the server was started before", fix="make a new Server")
         self._grpc_server = self._new_grpc_server()
         try:
-            self._port = self._open_port()
+            # grpc listens as soon as it has the port. Where others serve on it, a connection that came to this process
+            # now would wait until the models are loaded, or for ever, though somebody else could take it.
+            if not self._settings.share_port:
+                self._port = self._open_port()
             self._outside.open()
             self._load_models()
+            self._add_services()
+            if self._settings.share_port:
+                self._port = self._open_port()
         except BaseException:
             self._close(free_models=True)
             raise
         if self.request_log is not None:
             self.request_log.start()
-        self._add_services()
         self._grpc_server.start()
         self._outside.start()
         self._watch.start()
