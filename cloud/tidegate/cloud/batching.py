@@ -255,9 +255,10 @@ class Batcher:
         rows = [job.rows for job in jobs]
         try:
             joined = tuple(np.concatenate(arrays) for arrays in zip(*(job.arrays for job in jobs), strict=True))
-            joined_ns = time.monotonic_ns()
+            joined_ns, joined_cpu_ns = time.monotonic_ns(), time.thread_time_ns()
             with self._computing():
                 outputs = self._run(joined)
+            cpu_ns = time.thread_time_ns() - joined_cpu_ns
             parts = split(outputs, rows)
         except (TidegateError, MemoryError):
             # One of them may be the cause: alone, each gets its own answer.
@@ -269,11 +270,12 @@ class Batcher:
         for job, part in zip(jobs, parts, strict=True):
             job.started_ns = began_ns
             # Fewer rows do not take longer.
-            self._short.saw(job.key, job.rows, ran_ns - joined_ns)
+            self._short.saw(job.key, job.rows, cpu_ns)
             self._tell(job, part, None)
 
     def _run_alone(self, job: Job) -> None:
         job.started_ns = began_ns = time.monotonic_ns()
+        began_cpu_ns = time.thread_time_ns() if self._short.due(job.key, job.rows) else 0
         try:
             with self._computing():
                 outputs = self._run(job.arrays)
@@ -286,9 +288,9 @@ class Batcher:
         except BaseException:
             self._tell(job, None, ModelError("the model ended in an unforeseen way", fix="look into the server's log"))
             raise
-        took_ns = time.monotonic_ns() - began_ns
-        self._short.saw(job.key, job.rows, took_ns)
-        self._statistics.ran(job.rows, 1, 0, took_ns, 0)
+        if began_cpu_ns:
+            self._short.saw(job.key, job.rows, time.thread_time_ns() - began_cpu_ns)
+        self._statistics.ran(job.rows, 1, 0, time.monotonic_ns() - began_ns, 0)
         self._tell(job, outputs, None)
 
     def _tell(self, job: Job, outputs: Arrays | None, error: TidegateError | None) -> None:

@@ -3,6 +3,9 @@
 A hand-over between threads costs more than a small model does. A long run on that thread would hold up every other
 call, so a shape has to have proven itself several times on a thread of its own, and a model only qualifies when its
 graph has no loop: then its cost depends on the shape of its inputs and not on what is in them.
+
+A run is measured by the processor time of its thread. On a clock, the wait for the interpreter's lock behind a run
+would count as well: under load every run would look long, and the hand-overs that follow from it would keep it so.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ PROOFS = 8
 MOST_PROOFS = 64
 
 PROOFS_LOST = 16
-"""By one long run: on a shared machine one may be bad luck, four in a row are not."""
+"""By one long run: the first after a pause may be, four in a row are not bad luck."""
+
+MEASURED_EVERY = 16
+"""Asking for a thread's processor time is a system call, which costs as much as a tenth of a small model."""
 
 SHAPES_KEPT = 64
 
@@ -47,13 +53,21 @@ class ShortRuns:
         """
         self._possible = possible
         self._proofs: dict[tuple[Hashable, int], int] = {}
+        self._runs = 0
+
+    def due(self, key: Hashable, rows: int) -> bool:
+        """Say whether the next run is to be measured: each of a shape that may lose its proofs, else every so many."""
+        self._runs += 1
+        return self._possible and (
+            not self._runs % MEASURED_EVERY or self._proofs.get((key, rows), 0) < MOST_PROOFS
+        )
 
     def allows(self, key: Hashable, rows: int) -> bool:
         """Say whether a run of this shape may be done in place."""
         return self._possible and self._proofs.get((key, rows), 0) >= PROOFS
 
     def saw(self, key: Hashable, rows: int, took_ns: int) -> None:
-        """Note how long a run took; a long one takes some of its shape's proofs away."""
+        """Note a run's processor time; a long one takes some of its shape's proofs away."""
         if not self._possible:
             return
         shape = (key, rows)
