@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import http.server
 import ipaddress
 import json
+import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from cryptography.x509.oid import NameOID
 from tests.oip_servers import oip_server
 
 from tidegate.cli.main import main
-from tidegate.client import AsyncClient, Client, TlsSettings
+from tidegate.client import AsyncClient, Client, TlsSettings, tls_trouble
 from tidegate.errors import ConfigError, NotFoundError, UnavailableError
 from tidegate.wire import messages
 
@@ -36,19 +39,22 @@ class Identity:
     private: ec.EllipticCurvePrivateKey
 
 
-def make(directory: Path, name: str, issuer: Identity | None = None, *, san: str = "", days: int = 1) -> Identity:
+def make(
+    directory: Path, name: str, issuer: Identity | None = None, *, san: str = "", days: int = 1, begins_days: int = -1
+) -> Identity:
     """Write a certificate: an authority without an issuer, otherwise one for the DNS name or address `san`."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.timezone.utc)
-    until = now + datetime.timedelta(days=days)
+    begins = now + datetime.timedelta(days=begins_days)
+    until = max(begins, now) + datetime.timedelta(days=days)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(min(now, until) - datetime.timedelta(days=1))
+        .not_valid_before(min(begins, until - datetime.timedelta(days=1)))
         .not_valid_after(until)
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
     )
@@ -64,6 +70,12 @@ def make(directory: Path, name: str, issuer: Identity | None = None, *, san: str
 
 def private_bytes(key: ec.EllipticCurvePrivateKey, encryption: serialization.KeySerializationEncryption) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at a port may take its time on a busy machine."""
+    monkeypatch.setattr(tls_trouble, "LOOK_TIMEOUT_S", 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +141,14 @@ def test_mutual_tls(directory: Path, ca: Identity) -> None:
     with tls_server(server, clients=ca) as (target, calls):
         with Client(target, tls=TlsSettings(ca.cert, device.cert, device.key)) as client:
             assert client.live()
-        with Client(target, tls=TlsSettings(ca.cert), timeout_s=10) as client, pytest.raises(UnavailableError):
-            client.live()
+        with Client(target, tls=TlsSettings(ca.cert), timeout_s=60) as client:
+            assert_refused(client, "expects a client's certificate", "--tls-cert")
+        stranger = make(directory, "stranger-7", make(directory, "strange-ca"))
+        with Client(target, tls=TlsSettings(ca.cert, stranger.cert, stranger.key), timeout_s=60) as client:
+            assert_refused(client, r"stranger-7\.pem was shown, 'stranger-7' of 'strange-ca'", "--client-ca")
+        expired = make(directory, "expired-7", ca, days=-1)
+        with Client(target, tls=TlsSettings(ca.cert, expired.cert, expired.key), timeout_s=60) as client:
+            assert_refused(client, rf"expired-7\.pem expired on {day_of_end(expired)}", "valid")
     assert [call["peer"] for call in calls] == ["device-7"]
 
 
@@ -141,34 +159,85 @@ def test_the_name_in_the_certificate_must_be_that_of_the_address_or_the_one_stat
     with tls_server(named) as (target, _):
         with Client(target, tls=TlsSettings(ca.cert, server_name="models.example")) as client:
             assert client.live()
-        with (
-            Client(target, tls=TlsSettings(ca.cert)) as client,
-            pytest.raises(UnavailableError) as caught,
-        ):
-            client.live()
-    assert "server's name" in (caught.value.fix or "")
+        with Client(target, tls=TlsSettings(ca.cert), timeout_s=60) as client:
+            assert_refused(client, r"is for models\.example; expected 127\.0\.0\.1", "--tls-server-name")
 
 
-def test_a_stranger_an_expired_certificate_and_a_server_without_tls_are_unavailable_and_say_where_to_look(
-    directory: Path, ca: Identity
-) -> None:
+def test_what_ends_that_do_not_agree_on_encryption_say(directory: Path, ca: Identity) -> None:
+    good = make(directory, "good", ca, san="127.0.0.1")
     stranger = make(directory, "stranger", make(directory, "other-ca"), san="127.0.0.1")
     expired = make(directory, "expired", ca, san="127.0.0.1", days=-1)
-    for identity in (stranger, expired):
-        with (
-            tls_server(identity) as (target, calls),
-            Client(target, tls=TlsSettings(ca.cert)) as client,
-            pytest.raises(UnavailableError, match=target) as caught,
-        ):
-            client.live()
-        assert "compare the authorities" in (caught.value.fix or "")
-        assert not calls
-    with (
-        oip_server({}) as target,
-        Client(target, tls=TlsSettings(ca.cert)) as client,
-        pytest.raises(UnavailableError, match=target),
+    later = make(directory, "later", ca, san="127.0.0.1", begins_days=1)
+    trusting = TlsSettings(ca.cert)
+    for identity, tls, message, fix in (
+        (good, None, "the server encrypts", "--tls-ca"),
+        (good, TlsSettings(), "'good' of 'ca' comes from none of the public authorities", "--tls-ca"),
+        (stranger, trusting, r"'stranger' of 'other-ca' comes from no authority in .*ca\.pem", "--tls-ca"),
+        (expired, trusting, f"certificate expired on {day_of_end(expired)}", "renew"),
+        (later, trusting, "begins to be valid on", "clocks"),
     ):
+        with tls_server(identity) as (target, calls), Client(target, tls=tls, timeout_s=60) as client:
+            assert_refused(client, message, fix)
+        assert not calls
+    with oip_server({}) as target, Client(target, tls=trusting, timeout_s=60) as client:
+        assert_refused(client, "does not answer in TLS", "leave the TLS options out")
+
+
+def test_a_stream_and_asyncio_say_it_too(directory: Path, ca: Identity) -> None:
+    async def asyncio_too(target: str) -> None:
+        async with AsyncClient(target, timeout_s=60) as client:
+            with pytest.raises(UnavailableError, match="the server encrypts"):
+                await client.live()
+            async with client.infer_stream() as stream:
+                with pytest.raises(UnavailableError, match="the server encrypts"):
+                    await stream.receive(timeout_s=60)
+
+    with tls_server(make(directory, "good", ca, san="127.0.0.1")) as (target, _):
+        with (
+            Client(target) as client,
+            client.infer_stream() as stream,
+            pytest.raises(UnavailableError, match="the server encrypts"),
+        ):
+            stream.receive(timeout_s=60)
+        asyncio.run(asyncio_too(target))
+
+
+@contextmanager
+def https_server(identity: Identity) -> Iterator[str]:
+    """Run an HTTPS server that knows HTTP/1.1 alone."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.cert, identity.key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_port_of_https_is_none_of_grpc(directory: Path, ca: Identity) -> None:
+    with (
+        https_server(make(directory, "web", ca, san="127.0.0.1")) as target,
+        Client(target, tls=TlsSettings(ca.cert), timeout_s=60) as client,
+    ):
+        assert_refused(client, "does not speak HTTP/2", "gRPC")
+
+
+def assert_refused(client: Client, message: str, fix: str) -> None:
+    """Expect that no connection is made, and that the error names the cause and the way out."""
+    with pytest.raises(UnavailableError, match=message) as caught:
         client.live()
+    assert caught.value.message.startswith(client.target)
+    assert fix in (caught.value.fix or "")
+
+
+def day_of_end(identity: Identity) -> str:
+    """Return the day on which a certificate ends."""
+    return identity.certificate.not_valid_after_utc.strftime("%Y-%m-%d")
 
 
 @pytest.mark.parametrize("target", ["models.example:8001", "10.0.0.1:8001", "[2001:db8::1]:8001"])
@@ -233,5 +302,12 @@ def test_the_call_command_takes_certificates_and_a_token_from_a_file(
         assert main(["call", target, *mutual, "--token-file", str(token), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["server"]["name"] == "guarded"
         assert main(["call", target, "--tls-ca", str(ca.cert), "--tls-cert", str(device.cert)]) == 2
-    assert "a certificate or a key" in capsys.readouterr().err
+        named = make(directory, "named", ca, san="models.example")
+        with tls_server(named) as (other, _):
+            assert main(["call", other, "--tls-ca", str(ca.cert), "--tls-server-name", "models.example"]) == 0
+            assert main(["call", other, "--tls-ca", str(ca.cert), "--json"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("guarded 1 at")
+    assert "a certificate or a key" in printed.err
+    assert "--tls-server-name" in printed.err
     assert [(call["peer"], call["authorization"]) for call in calls] == [("device-7", "Bearer from-a-file")]

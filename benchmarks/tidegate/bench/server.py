@@ -15,7 +15,8 @@ from tidegate.bench.inputs import read_arrays
 from tidegate.bench.report import SCHEMA, ColdStart, Report, Subject, now, worst_verdict
 from tidegate.bench.scenario import concurrent_streams
 from tidegate.bench.system.grpc import GrpcSystem
-from tidegate.client import Client, ModelDescription
+from tidegate.client import Client, ModelDescription, TlsSettings
+from tidegate.client.settings import Token
 from tidegate.errors import ConfigError, InputError, NotFoundError, TidegateError
 from tidegate.runtime.feeds import make_feeds
 from tidegate.runtime.timing import Plan, WarmUp, expected_duration_s, harness_floor_ns, warm_up
@@ -37,6 +38,10 @@ class ServerOptions:
     """an .npz with one array per input"""
     timeout_s: float = 5.0
     """deadline of each call"""
+    tls: TlsSettings | None = None
+    """encryption; None for plaintext"""
+    token: Token | None = None
+    """bearer token, or key of the server"""
     plan: Plan = field(default_factory=Plan)
     keep_samples: bool = True
     """put every latency into the report"""
@@ -62,14 +67,15 @@ def bench_server(
 
     Raises:
         UnavailableError: the server cannot be reached at all.
-        NotFoundError: it has no such model or version.
+        NotFoundError: it has no such model or version, or a TLS file is not there.
+        AccessError: it does not let the token in.
         ConfigError, InputError: the options do not fit the model.
     """
     started = now()
     probe = Probe()
     machine = probe.machine()
     given = read_arrays(options.input_file)
-    clients = [Client(options.target, timeout_s=options.timeout_s) for _ in range(options.plan.concurrency)]
+    clients = [_client(options) for _ in range(options.plan.concurrency)]
     try:
         started_ns = time.perf_counter_ns()
         clients[0].live()
@@ -112,6 +118,10 @@ def bench_server(
         trust=worst_verdict((result,)),
         results=(result,),
     )
+
+
+def _client(options: ServerOptions) -> Client:
+    return Client(options.target, timeout_s=options.timeout_s, tls=options.tls, token=options.token)
 
 
 def _describe(client: Client, options: ServerOptions) -> ModelDescription:

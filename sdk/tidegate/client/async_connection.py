@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 from tidegate.client.channel import ChannelSettings, credentials, import_grpc
 from tidegate.client.settings import authorization
+from tidegate.client.tls_trouble import Troubleshooter, is_worth_a_look
+from tidegate.client.trace_context import trace_headers
 from tidegate.errors import StateError, TidegateError, UnavailableError
 from tidegate.wire.report import Headers
 
@@ -21,6 +25,7 @@ class AsyncConnection:
         self.settings = settings
         self._grpc = import_grpc()
         self._credentials = None if settings.tls is None else credentials(self._grpc, settings.tls)
+        self._troubleshooter = Troubleshooter(settings.target, settings.tls)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._channels: dict[bool, Any] = {}
@@ -42,15 +47,15 @@ class AsyncConnection:
         on_headers: Callable[[Headers], None] | None = None,
     ) -> Any:
         """Make one unary call and return the answer; arguments and errors are those of `Connection.call`."""
-        metadata = authorization(self.settings.token) + headers or None
-        call = self._callable(service, name)(request, timeout=timeout_s, metadata=metadata)
+        deadline_s = time.monotonic() + timeout_s
+        call = self._callable(service, name)(request, timeout=timeout_s, metadata=self._metadata(headers))
         try:
             answer = await call
             if on_headers is not None:
                 on_headers(tuple(await call.initial_metadata()))
             return answer
         except self._grpc.RpcError as error:
-            raise self.translated(error) from error
+            raise await self.translated(error, deadline_s - time.monotonic()) from error
         except asyncio.CancelledError as error:
             # A channel that closes cancels its calls, which asyncio cannot tell from this task being cancelled.
             if self._closed and not _is_cancelled():
@@ -59,12 +64,16 @@ class AsyncConnection:
 
     def open_stream(self, service: Any, name: str, *, headers: Headers = (), timeout_s: float | None = None) -> Any:
         """Start a call with a stream in both directions and return grpc's call object, to read and write."""
-        metadata = authorization(self.settings.token) + headers or None
-        return self._callable(service, name)(metadata=metadata, timeout=timeout_s)
+        return self._callable(service, name)(metadata=self._metadata(headers), timeout=timeout_s)
 
-    def translated(self, error: Any) -> TidegateError:
-        """Return our error for a grpc.aio.AioRpcError."""
-        return self.settings.error(error.code(), error.details())
+    async def translated(self, error: Any, left_s: float = math.inf) -> TidegateError:
+        """Return our error for a grpc.aio.AioRpcError; the arguments are those of `Connection.translated`."""
+        code, details = error.code(), error.details() or ""
+        trouble = None
+        if is_worth_a_look(code.name, details):
+            # A look waits for the network, and others go on in this event loop.
+            trouble = await asyncio.to_thread(self._troubleshooter.trouble, code.name, details, left_s)
+        return self.settings.error(code, details, trouble)
 
     async def close(self) -> None:
         """Close the channels; calls under way end. Closing again does nothing."""
@@ -73,6 +82,9 @@ class AsyncConnection:
         self._closed = True
         for channel in self._channels.values():
             await channel.close()
+
+    def _metadata(self, headers: Headers) -> Headers | None:
+        return authorization(self.settings.token) + trace_headers() + headers or None
 
     def _callable(self, service: Any, name: str) -> Any:
         self._check_usable()

@@ -193,7 +193,7 @@ class AsyncDuplex:
                 await self.changes.until(lambda: self._may_read() or self.closed)
             self._note_end(None)
         except grpc.RpcError as error:
-            self._note_end(self._connection.translated(error))
+            self._note_end(await self._connection.translated(error))
         except asyncio.CancelledError:
             # This process ended the call, or the event loop stops.
             self._note_end(UnavailableError(f"{self.target}: the stream was given up", fix="open another"))

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from tidegate.client.settings import RetrySettings, TlsSettings, Token, check_target, check_token_is_safe
+from tidegate.client.tls_trouble import Trouble
 from tidegate.errors import ConfigError, DependencyError, StateError, TidegateError, UnavailableError
 from tidegate.wire.status import error_of
 
@@ -85,13 +86,16 @@ class ChannelSettings:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return options
 
-    def error(self, code: Any, details: str | None) -> TidegateError:
+    def error(self, code: Any, details: str | None, trouble: Trouble | None = None) -> TidegateError:
         """Return our error for the status of a call that failed.
 
         Args:
             code: grpc.StatusCode.
             details: the status message.
+            trouble: why there is no connection, where that was found out.
         """
+        if trouble is not None:
+            return UnavailableError(f"{self.target}: {trouble.found}", fix=trouble.fix)
         error = error_of(code.name, details or "", peer=self.target)
         if code.name == "UNAVAILABLE" and any(words in error.message.lower() for words in TLS_FAILED):
             return UnavailableError(error.message, fix=TLS_FIX)

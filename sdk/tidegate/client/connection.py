@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from tidegate.client.channel import ChannelSettings, credentials, import_grpc
 from tidegate.client.settings import authorization
+from tidegate.client.tls_trouble import Troubleshooter
+from tidegate.client.trace_context import trace_headers
 from tidegate.errors import TidegateError
 from tidegate.wire.report import Headers
 
@@ -28,6 +32,7 @@ class Connection:
         self.settings = settings
         self._grpc = import_grpc()
         self._credentials = None if settings.tls is None else credentials(self._grpc, settings.tls)
+        self._troubleshooter = Troubleshooter(settings.target, settings.tls)
         self._lock = threading.Lock()
         self._closed = False
         self._channels: dict[bool, Any] = {}
@@ -62,7 +67,8 @@ class Connection:
             StateError: after close.
             TidegateError: the class that `tidegate.wire.status` has for the server's status.
         """
-        metadata = authorization(self.settings.token) + headers or None
+        deadline_s = time.monotonic() + timeout_s
+        metadata = self._metadata(headers)
         try:
             if on_headers is None:
                 return self._callable(service, name)(request, timeout=timeout_s, metadata=metadata)
@@ -70,7 +76,7 @@ class Connection:
             on_headers(call.initial_metadata())
             return answer
         except self._grpc.RpcError as error:
-            raise self.translated(error) from error
+            raise self.translated(error, deadline_s - time.monotonic()) from error
         except ValueError as error:
             # grpc raises it for a channel that another thread closed in between.
             raise self.settings.closed_error() from error
@@ -87,15 +93,20 @@ class Connection:
             headers: sent with the call, besides the token.
             timeout_s: of the whole stream; None: it may stay open.
         """
-        metadata = authorization(self.settings.token) + headers or None
         try:
-            return self._callable(service, name)(requests, metadata=metadata, timeout=timeout_s)
+            return self._callable(service, name)(requests, metadata=self._metadata(headers), timeout=timeout_s)
         except ValueError as error:
             raise self.settings.closed_error() from error
 
-    def translated(self, error: Any) -> TidegateError:
-        """Return our error for a grpc.RpcError (or a finished call, which has the same two methods)."""
-        return self.settings.error(error.code(), error.details())
+    def translated(self, error: Any, left_s: float = math.inf) -> TidegateError:
+        """Return our error for a grpc.RpcError (or a finished call, which has the same two methods).
+
+        Args:
+            error: of grpc.
+            left_s: of the call's time, to look why a server cannot be connected to.
+        """
+        trouble = self._troubleshooter.trouble(error.code().name, error.details() or "", left_s)
+        return self.settings.error(error.code(), error.details(), trouble)
 
     def close(self) -> None:
         """Close the channels; calls under way end. Closing again does nothing."""
@@ -105,6 +116,9 @@ class Connection:
             self._closed = True
         for channel in self._channels.values():
             channel.close()
+
+    def _metadata(self, headers: Headers) -> Headers | None:
+        return authorization(self.settings.token) + trace_headers() + headers or None
 
     def _callable(self, service: Any, name: str) -> Any:
         path = f"/{service.name}/{name}"

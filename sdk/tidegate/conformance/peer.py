@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from tidegate.errors import DependencyError, UnavailableError
+from tidegate.client.channel import ChannelSettings, credentials, import_grpc
+from tidegate.client.settings import RetrySettings, TlsSettings, Token, authorization
+from tidegate.client.tls_trouble import Troubleshooter
 from tidegate.wire import messages
 from tidegate.wire.services import OPEN_INFERENCE
 
@@ -42,25 +44,39 @@ class Answer(NamedTuple):
 class Peer:
     """A connection to the server. A context manager."""
 
-    def __init__(self, target: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, target: str, *, timeout_s: float = 30.0, tls: TlsSettings | None = None, token: Token | None = None
+    ) -> None:
         """Open the connection lazily.
 
         Args:
-            target: HOST:PORT, or any name that gRPC takes.
+            target: HOST:PORT, or unix:PATH.
             timeout_s: for each call.
+            tls: encryption; None for plaintext.
+            token: bearer token, sent with each call.
 
         Raises:
+            ConfigError: the address, the timeout, the token or a TLS file cannot be meant.
+            NotFoundError: a TLS file is not there.
             DependencyError: grpcio is not installed.
         """
-        try:
-            import grpc
-        except ImportError as error:
-            raise DependencyError(f"the suite needs grpcio: {error}", fix="pip install 'tidegate[client]'") from error
-        self._grpc = grpc
+        self._settings = ChannelSettings(target, timeout_s, MESSAGE_LIMIT_BYTES, tls, token, RetrySettings())
+        self._troubleshooter = Troubleshooter(target, tls)
+        self._grpc = import_grpc()
         self.target = target
         self.timeout_s = timeout_s
-        options = [("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES), ("grpc.max_send_message_length", -1)]
-        self._channel = grpc.insecure_channel(target, options)
+        self.metadata = authorization(token)
+        """sent with each call"""
+        options: list[tuple[str, str | int]] = [
+            ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+            ("grpc.max_send_message_length", -1),
+        ]
+        if tls is None:
+            self._channel = self._grpc.insecure_channel(target, options)
+        else:
+            if tls.server_name:
+                options.append(("grpc.ssl_target_name_override", tls.server_name))
+            self._channel = self._grpc.secure_channel(target, credentials(self._grpc, tls), options)
 
     def __enter__(self) -> Peer:
         return self
@@ -71,17 +87,23 @@ class Peer:
         self._channel.close()
 
     def connect(self) -> None:
-        """Wait until the server is there.
+        """See whether the server is there, and lets the token in.
 
         Raises:
-            UnavailableError: nobody answers.
+            UnavailableError: nobody answers, or the two ends do not agree on encryption.
+            AccessError: the server asks for a key, and this is none.
         """
+        grpc = self._grpc
+        call = self._channel.unary_unary(f"/{OPEN_INFERENCE.name}/ServerMetadata")
         try:
-            self._grpc.channel_ready_future(self._channel).result(min(self.timeout_s, CONNECT_TIMEOUT_S))
-        except self._grpc.FutureTimeoutError as error:
-            raise UnavailableError(
-                f"{self.target}: nobody answers", fix="start the server, or correct the address"
-            ) from error
+            call(b"", timeout=min(self.timeout_s, CONNECT_TIMEOUT_S), metadata=self.metadata, wait_for_ready=False)
+        except grpc.RpcError as error:
+            code = error.code()
+            if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                trouble = self._troubleshooter.trouble(code.name, error.details() or "")
+                raise self._settings.error(code, error.details(), trouble) from error
+            if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                raise self._settings.error(code, error.details()) from error
 
     def call(self, method: str, request: Any = b"", *, timeout_s: float | None = None, gzip: bool = False) -> Answer:
         """Call one method of the protocol's service; a request of bytes is sent as it is."""
@@ -93,7 +115,9 @@ class Peer:
         """Call any unary method; the response stays bytes."""
         compression = self._grpc.Compression.Gzip if gzip else None
         try:
-            answer = self._channel.unary_unary(path)(raw, timeout=timeout_s or self.timeout_s, compression=compression)
+            answer = self._channel.unary_unary(path)(
+                raw, timeout=timeout_s or self.timeout_s, compression=compression, metadata=self.metadata
+            )
         except self._grpc.RpcError as error:
             return Answer(error.code().name, error.details() or "")
         return Answer("OK", response=answer)
@@ -101,7 +125,7 @@ class Peer:
     def begin(self, request: Any, *, timeout_s: float | None = None) -> Any:
         """Begin a ModelInfer and return grpc's future of it."""
         return self._channel.unary_unary(f"/{OPEN_INFERENCE.name}/ModelInfer").future(
-            _bytes(request), timeout=timeout_s or self.timeout_s
+            _bytes(request), timeout=timeout_s or self.timeout_s, metadata=self.metadata
         )
 
     def finished(self, future: Any) -> Answer:
@@ -125,7 +149,7 @@ class Peer:
     def stream_raw(self, path: str, raws: Sequence[bytes], response: Any) -> list[Answer]:
         """Send messages on any stream of both directions; a `response` of None leaves answers as bytes."""
         answers: list[Answer] = []
-        call = self._channel.stream_stream(path)(iter(raws), timeout=self.timeout_s)
+        call = self._channel.stream_stream(path)(iter(raws), timeout=self.timeout_s, metadata=self.metadata)
         try:
             for raw in _first(call, len(raws)):
                 answer = Answer("OK", response=raw)

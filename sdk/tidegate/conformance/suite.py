@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tidegate.bundle.manifest import TensorSpec
+from tidegate.client.settings import TlsSettings, Token
 from tidegate.conformance import datatypes, extensions, health, inference, refusals, service
 from tidegate.conformance.bench import Bench
 from tidegate.conformance.check import Check, Result, Source, Verdict
@@ -55,27 +56,32 @@ def run(
     sources: Iterable[Source] = tuple(Source),
     control: bool = False,
     timeout_s: float = 30.0,
+    tls: TlsSettings | None = None,
+    token: Token | None = None,
     on_result: Callable[[Result], None] = lambda result: None,
 ) -> Run:
     """Ask a server everything.
 
     Args:
-        target: HOST:PORT, without TLS.
+        target: HOST:PORT, or unix:PATH.
         model: the model that requests are made for; empty for the first that the server's index says is ready.
         inputs: replace what its metadata says of inputs, or stand in for what it does not say.
         sources: whose checks to ask.
         control: whether the model may be unloaded and loaded.
         timeout_s: for each call.
+        tls: encryption; None for plaintext.
+        token: bearer token, sent with each call; where keys have roles, one that may do all that is asked.
         on_result: told after each check.
 
     Raises:
-        UnavailableError: nobody answers.
-        NotFoundError: there is no such model.
-        ConfigError: no model is named, and the server has no index to choose from.
+        UnavailableError: nobody answers, or the two ends do not agree on encryption.
+        AccessError: the server asks for a key, and this is none.
+        NotFoundError: there is no such model, or a TLS file is not there.
+        ConfigError: no model is named, and the server has no index to choose from; or a TLS file cannot be used.
         DependencyError: grpcio is not installed.
     """
     wanted = set(sources)
-    with Peer(target, timeout_s=timeout_s) as peer:
+    with Peer(target, timeout_s=timeout_s, tls=tls, token=token) as peer:
         peer.connect()
         subject = _subject(peer, model or _first_model(peer), {spec.name: spec for spec in inputs})
         bench = Bench(peer, subject, control)

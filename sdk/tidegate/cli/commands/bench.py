@@ -11,6 +11,7 @@ from tidegate.bench.report import Report, encode
 from tidegate.bench.table import model_table, notes, server_table
 from tidegate.bundle.atomic import write_atomically
 from tidegate.cli.printing import Progress, print_table
+from tidegate.cli.server_options import OPTIONS, add_server, tls_of, token_of
 from tidegate.errors import ConfigError
 from tidegate.runtime.timing import Plan
 
@@ -21,6 +22,7 @@ DESCRIPTION = (
 EXAMPLE = """tidegate bench voice-commands.tide
 tidegate bench voice-commands.tide --variant tflite-int8 --min-duration-s 10 -o pi5.json
 tidegate bench --server 127.0.0.1:8001 --model voice-commands --concurrency 4
+tidegate bench --server models.example:8443 --model mlp --tls-ca ca.pem --token-file token
 tidegate bench delta old.tide new.tide          (an update's bytes, time and memory; see its own --help)"""
 
 TICK_S = 0.25
@@ -42,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--concurrency", type=int, metavar="N", help="with --server: callers at the same time (default: 1)"
     )
     parser.add_argument("--timeout-s", type=float, metavar="S", help="with --server: deadline of a call (default: 5)")
+    add_server(parser)
     parser.add_argument("--batch", type=int, metavar="N", help="rows per call, where the first axis is free")
     parser.add_argument(
         "--input", metavar="FILE.npz", help="arrays by input name (default: golden fixture, else random)"
@@ -96,9 +99,9 @@ def _check(arguments: argparse.Namespace) -> None:
     if bool(arguments.bundle) == bool(arguments.server):
         found = "both" if arguments.bundle else "neither"
         raise ConfigError(f"expected a BUNDLE or --server, found {found}", fix="tidegate bench --help shows both forms")
-    foreign = ("variant", "threads") if arguments.server else ("model", "version", "concurrency", "timeout_s")
-    for name in foreign:
-        if getattr(arguments, name) is not None:
+    of_servers = ("model", "version", "concurrency", "timeout_s", *OPTIONS)
+    for name in ("variant", "threads") if arguments.server else of_servers:
+        if getattr(arguments, name) not in (None, False, ""):
             other = "a BUNDLE" if arguments.server else "--server"
             raise ConfigError(f"--{name.replace('_', '-')} goes with {other} only", fix="leave it out")
     if arguments.output and not arguments.output.parent.is_dir():
@@ -143,6 +146,8 @@ def _bench_server(arguments: argparse.Namespace) -> Report:
         batch=arguments.batch,
         input_file=arguments.input,
         timeout_s=5.0 if arguments.timeout_s is None else arguments.timeout_s,
+        tls=tls_of(arguments),
+        token=token_of(arguments),
         plan=_plan(arguments),
         keep_samples=_keep_samples(arguments),
     )

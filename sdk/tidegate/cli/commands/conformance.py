@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tidegate.cli.printing import Bars, print_json, print_table
+from tidegate.cli.server_options import add_server, tls_of, token_of
 from tidegate.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
     from tidegate.conformance import Result, Run
 
-DESCRIPTION = """Ask a server of the Open Inference Protocol (gRPC, without TLS) about a hundred questions, good and
-wrong ones, and print what it answered, what was expected, and who says so: the protocol's text (OIP), Triton's
-extensions and status codes (Triton), or gRPC itself. Any server may be asked, not only Tidegate's. Exit code 0: nothing
-failed; 1: something did, or nobody answered. The questions about datatypes need the small models that --write-models
-writes, as bundles and as ONNX files in the layout of Triton's repository; without them they count as not offered."""
+DESCRIPTION = """Ask a server of the Open Inference Protocol over gRPC about a hundred questions, good and wrong ones,
+and print what it answered, what was expected, and who says so: the protocol's text (OIP), Triton's extensions and
+status codes (Triton), or gRPC itself. Any server may be asked, not only Tidegate's. Exit code 0: nothing failed; 1:
+something did, or nobody answered. The questions about datatypes need the small models that --write-models writes, as
+bundles and as ONNX files in the layout of Triton's repository; without them they count as not offered."""
 
 EXAMPLE = """tidegate conformance 127.0.0.1:8001
 tidegate conformance triton.example.com:8001 --model densenet --source oip
 tidegate conformance 127.0.0.1:8081 --model mlp --input x:FP32:-1,64 --json
+tidegate conformance models.example:8443 --model mlp --tls-ca ca.pem --token-file operator.key
 tidegate conformance --list
 tidegate conformance --write-models models/"""
 
@@ -47,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--with-control", action="store_true", help="unload the model under load, and load it again")
     parser.add_argument("--timeout-s", type=float, default=30.0, metavar="S", help="for each call; default 30")
+    add_server(parser)
     parser.add_argument("--failed", action="store_true", help="show only what failed")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--list", action="store_true", help="show every check and who says so, without a server")
@@ -97,6 +100,8 @@ def _run(arguments: argparse.Namespace) -> Run:
             sources=[source for source in Source if _is_wanted(source.value, arguments)],
             control=arguments.with_control,
             timeout_s=arguments.timeout_s,
+            tls=tls_of(arguments),
+            token=token_of(arguments),
             on_result=show,
         )
 
