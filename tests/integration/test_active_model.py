@@ -8,6 +8,7 @@ import textwrap
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -112,7 +113,9 @@ def test_threads_see_whole_versions_while_it_changes(device: Device) -> None:
                 assert np.array_equal(first, second)
         return factors
 
-    with device.open() as model, ThreadPoolExecutor(4) as pool:
+    with device.open() as model, ThreadPoolExecutor(4) as pool, ExitStack() as at_the_end:
+        # Also when something fails below: the pool waits for its callers.
+        at_the_end.callback(done.set)
         answers = [pool.submit(call, model) for _ in range(4)]
         for turn in range(20):
             device.activate(slots[turn % 2])

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.http_server import Reply, call, infer_body, reply_of
-from tests.served import identity_bundle, linear_bundle, server_process, simple_bundle, slow_bundle
+from tests.served import PROCESS_TIMEOUT_S, identity_bundle, linear_bundle, server_process, simple_bundle, slow_bundle
+from tests.waiting import wait_until
 
 from tidegate.cloud.http import HttpSettings
 from tidegate.cloud.http.status import HTTP_BY_CODE
@@ -259,7 +260,9 @@ def test_a_connection_is_kept_and_pipelined_requests_are_answered_in_order(serve
         raw.shutdown(socket.SHUT_WR)
         found = b""
         while b"other" not in found:
-            found += raw.recv(65536)
+            more = raw.recv(65536)
+            assert more, found
+            found += more
         assert found.index(b"first") < found.index(b"other")
 
 
@@ -334,25 +337,22 @@ def test_a_public_port_needs_encryption_and_keys_guard_every_path(tmp_path: Path
 def test_a_caller_that_leaves_is_not_waited_for(tmp_path: Path) -> None:
     """The first request keeps the model busy; the second waits behind it and its caller leaves."""
     with Server([slow_bundle(tmp_path)], settings=http_settings()) as server:
-        long, short = (infer_body("turns", "INT64", [1], [turns]) for turns in (1_000_000, 1))
+        long, short = (infer_body("turns", "INT64", [1], [turns]) for turns in (2_000_000, 1))
         path = "/v2/models/slow/infer"
         replies: list[Reply] = []
         busy = threading.Thread(target=lambda: replies.append(post(server, path, long)))
         busy.start()
-        while not server.computing:
-            pass
+        wait_until(lambda: server.computing)
         host, _, port = server.http_address.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=60) as leaver:
             leaver.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(short)))
             leaver.sendall(short)
-            while server.work_under_way < 2:
-                pass
-        busy.join()
+            wait_until(lambda: server.work_under_way == 2)
+        busy.join(PROCESS_TIMEOUT_S)
         assert replies[0].status == 200
         served = server.repository.find("slow")
-        while server.work_under_way:
-            pass
-        assert served.statistics.read().dropped == 1
+        wait_until(lambda: not server.work_under_way)
+        wait_until(lambda: served.statistics.read().dropped == 1)
 
 
 def test_sigterm_lets_http_finish_and_says_not_ready(tmp_path: Path) -> None:
@@ -364,18 +364,17 @@ def test_sigterm_lets_http_finish_and_says_not_ready(tmp_path: Path) -> None:
         probe.request("GET", "/v2/health/ready")
         assert reply_of(probe).status == 200
         replies: list[Reply] = []
-        body = infer_body("turns", "INT64", [1], [2_000_000])
+        body = infer_body("turns", "INT64", [1], [3_000_000])
         caller = threading.Thread(target=lambda: replies.append(call(address, "POST", "/v2/models/slow/infer", body)))
         caller.start()
-        while b'tidegate_work_under_way{worker="0"} 1' not in call(address, "GET", "/metrics").body:
-            pass
+        under_way = b'tidegate_work_under_way{worker="0"} 1'
+        wait_until(lambda: under_way in call(address, "GET", "/metrics").body)
         running.terminate()
-        while (ready := _ready(address)) == 200:
-            pass
-        assert ready in (400, 503)
+        wait_until(lambda: _ready(address) != 200)
+        assert _ready(address) in (400, 503)
         refused = call(address, "POST", "/v2/models/slow/infer", infer_body("turns", "INT64", [1], [1]))
         assert (refused.status, refused.headers["connection"]) == (503, "close")
-        caller.join()
+        caller.join(PROCESS_TIMEOUT_S)
         assert replies[0].status == 200
         assert running.process.wait(60) == 0
         probe.close()
@@ -412,8 +411,7 @@ def test_https_shows_the_certificate_and_takes_a_renewed_one_without_a_restart(t
 
         first = serial()
         used.replace_with(renewed)
-        while serial() == first:
-            pass
+        wait_until(lambda: serial() != first)
         with socket.create_connection((host, int(port)), timeout=60) as plain:
             plain.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b"200 OK" not in plain.recv(4096)

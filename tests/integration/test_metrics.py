@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.http_server import call, infer_body, scrape, total
 from tests.processes import workers_of
 from tests.served import linear_bundle, server_process, slow_bundle
+from tests.waiting import wait_until
 
 from tidegate.bundle import Asset, Bundle, digest, write_bundle
 from tidegate.client import Client
@@ -51,9 +53,11 @@ def test_calls_over_grpc_and_http_are_counted_by_model_version_label_and_outcome
         assert call(server.http_address, "POST", f"/v2/models/{name}/infer", BODY).status == 404
     wrong = infer_body("x", "FP32", [1, 3], [1, 2, 3])
     assert call(server.http_address, "POST", "/v2/models/linear/versions/1.0.0/infer", wrong).status == 400
+    count = "tidegate_request_seconds_count"
+    # A request is counted after its answer is out.
+    wait_until(lambda: total(scrape(server.metrics_address), count) == 9)
     for address in (server.http_address, server.metrics_address):
         found = scrape(address)
-        count = "tidegate_request_seconds_count"
         assert total(found, count, model="linear", version="1.0.0", label="", code="OK") == 3
         assert total(found, count, model="linear", version="2.0.0", label="canary", code="OK") == 2
         assert total(found, count, model="linear", version="1.0.0", code="INVALID_ARGUMENT") == 1
@@ -133,14 +137,13 @@ def test_a_full_queue_is_counted(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(6) as pool:
             first = pool.submit(ask, 3_000_000)
-            while not server.computing:
-                pass
+            wait_until(lambda: server.computing)
             others = list(pool.map(ask, [1] * 5))
             assert first.result() == 200
         assert sorted(others) == [200, 429, 429, 429, 429]
-        found = scrape(server.metrics_address)
-        assert total(found, "tidegate_refused_total", model="slow") == 4
-        assert total(found, "tidegate_request_seconds_count", model="slow", code="RESOURCE_EXHAUSTED") == 4
+        assert total(scrape(server.metrics_address), "tidegate_refused_total", model="slow") == 4
+        refused = {"model": "slow", "code": "RESOURCE_EXHAUSTED"}
+        wait_until(lambda: total(scrape(server.metrics_address), "tidegate_request_seconds_count", **refused) == 4)
 
 
 def test_values_are_counted_in_the_bins_of_the_profile_and_nowhere_else(tmp_path: Path) -> None:
@@ -161,8 +164,12 @@ def test_values_are_counted_in_the_bins_of_the_profile_and_nowhere_else(tmp_path
         for _ in range(3):
             client.infer("linear", {"x": ROW})
             client.infer("bare", {"x": ROW})
-        while total(scrape(server.metrics_address), "tidegate_value_count", feature="input/x/column/0") < 3:
-            pass
+
+        def counts() -> list[float]:
+            found, names = scrape(server.metrics_address), [f"input/x/column/{column}" for column in range(4)]
+            return [total(found, "tidegate_value_count", feature=name) for name in names]
+
+        wait_until(lambda: counts() == [3] * 4)
         found = scrape(server.metrics_address)
         assert {labels["model"] for labels, _ in found["tidegate_value_count"]} == {"linear"}
         for column, value in enumerate(ROW[0]):
@@ -187,17 +194,17 @@ def test_workers_are_seen_together_and_a_killed_one_comes_back(tmp_path: Path) -
             assert call(http_address, "POST", INFER, BODY).status == 200
         with Client(running.address) as client:
             client.infer("linear", {"x": ROW})
+        wait_until(lambda: total(scrape(metrics_address), "tidegate_request_seconds_count", code="OK") == 21)
         for _ in range(8):  # whichever worker answers
             found = scrape(metrics_address)
             assert {labels["worker"] for labels, _ in found["tidegate_ready"]} == {"0", "1"}
             assert total(found, "tidegate_request_seconds_count", code="OK") == 21
             assert total(found, "tidegate_rows_total") == 21
         kept = total(found, "tidegate_request_seconds_count", worker="1")
-        os.kill(workers_of(running.process.pid)[0], signal.SIGKILL)
-        while len(_ready_workers(metrics_address)) != 1:
-            pass
-        while len(_ready_workers(metrics_address)) != 2:
-            pass
+        killed = workers_of(running.process.pid)[0]
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: len(pids := workers_of(running.process.pid)) == 2 and killed not in pids)
+        wait_until(lambda: len(_ready_workers(metrics_address)) == 2)
         assert total(scrape(metrics_address), "tidegate_request_seconds_count", worker="1") in (0, kept)
         running.terminate()
         assert running.process.wait(60) == 0
@@ -206,5 +213,5 @@ def test_workers_are_seen_together_and_a_killed_one_comes_back(tmp_path: Path) -
 def _ready_workers(address: str) -> set[str]:
     try:
         return {labels["worker"] for labels, _ in scrape(address)["tidegate_ready"]}
-    except OSError:  # the connection was the killed one's
+    except (OSError, http.client.HTTPException):  # the connection was the killed one's
         return set()

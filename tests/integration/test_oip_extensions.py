@@ -15,6 +15,7 @@ import pytest
 from msgspec.structs import replace
 from numpy.typing import NDArray
 from tests.served import identity_bundle, linear_bundle, simple_bundle, slow_bundle
+from tests.waiting import wait_until
 
 from tidegate.bundle import Bundle, write_bundle
 from tidegate.cloud import Server, ServerSettings
@@ -327,11 +328,10 @@ def test_one_version_by_parameter(tmp_path: Path) -> None:
 
 def test_what_is_in_flight_is_answered_before_the_model_goes(tmp_path: Path) -> None:
     with Server([slow_bundle(tmp_path)]) as server, grpc.insecure_channel(server.address) as channel:
-        raw = infer_request("slow", {"turns": np.array([200_000], np.int64)}).SerializeToString()
+        raw = infer_request("slow", {"turns": np.array([600_000], np.int64)}).SerializeToString()
         path = OPEN_INFERENCE.path(OPEN_INFERENCE.method("ModelInfer"))
         flying = [channel.unary_unary(path).future(raw, timeout=60) for _ in range(3)]
-        while server.work_under_way < len(flying):
-            assert not any(one.done() for one in flying)
+        wait_until(lambda: server.work_under_way == len(flying))
         caller_of(channel)("RepositoryModelUnload", messages.RepositoryModelUnloadRequest(model_name="slow"))
         assert [messages.ModelInferResponse.FromString(one.result()).model_name for one in flying] == ["slow"] * 3
 

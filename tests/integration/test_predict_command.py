@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.served import PROCESS_TIMEOUT_S, linear_bundle, slow_bundle
-
-POLL_S = 0.005
+from tests.waiting import wait_until
 
 
 def tidegate(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -30,14 +28,17 @@ def start(*words: str | Path) -> subprocess.Popen[bytes]:
 
 def killed_after_parts(process: subprocess.Popen[bytes], directory: Path, parts: int) -> None:
     """Kill the process once it has finished that many parts."""
-    pause = threading.Event()
-    while len(list(directory.glob("part-*.npz"))) < parts:
+
+    def there_are_parts() -> bool:
         assert process.poll() is None, process.communicate()[1].decode()
-        pause.wait(POLL_S)
-    process.kill()
-    assert process.wait(PROCESS_TIMEOUT_S) == -signal.SIGKILL
-    assert process.stderr is not None
-    process.stderr.close()
+        return len(list(directory.glob("part-*.npz"))) >= parts
+
+    with process:
+        try:
+            wait_until(there_are_parts)
+        finally:
+            process.kill()
+        assert process.wait(PROCESS_TIMEOUT_S) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("written", ["parquet", "jsonl"])

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from tests.served import linear_bundle, slow_bundle
+from tests.waiting import wait_until
 
 from tidegate.client import Client
 from tidegate.cloud import Server, ServerSettings
@@ -265,8 +266,8 @@ def test_files_are_cut_by_age(linear: Path, kept: Path) -> None:
     with serving([linear], RequestLogSettings(kept, share=1, maximum_age_s=0.05)) as server:
         server.core.infer("linear", "", {"x": X})
         assert server.request_log is not None
-        while not server.request_log.counts.files:
-            threading.Event().wait(0.01)
+        request_log = server.request_log
+        wait_until(lambda: request_log.counts.files)
         assert len(rows_in(kept)) == 1
 
 
@@ -281,8 +282,8 @@ def test_a_disk_that_takes_nothing_any_more_loses_records_and_no_request(linear:
         (kept / "linear").write_text("in the way of the directory")
         server.core.infer("linear", "", {"x": X})
         assert server.request_log is not None
-        while not server.request_log.counts.dropped_disk:
-            threading.Event().wait(0.01)
+        request_log = server.request_log
+        wait_until(lambda: request_log.counts.dropped_disk)
         (kept / "linear").unlink()
         server.core.infer("linear", "", {"x": X})
     assert len(rows_in(kept)) == 1
@@ -307,15 +308,21 @@ def process(linear: Path, kept: Path) -> Iterator[tuple[subprocess.Popen[str], s
     command = [sys.executable, "-m", "tidegate.cli", "serve", str(linear), "--listen", "127.0.0.1:0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as running:
         assert running.stdout is not None
-        yield running, running.stdout.readline().split()[-1]
-        running.kill()
+        try:
+            yield running, running.stdout.readline().split()[-1]
+        finally:
+            running.kill()
 
 
 def test_a_killed_server_leaves_no_torn_file(process: tuple[subprocess.Popen[str], str], kept: Path) -> None:
     running, address = process
     with Client(address, timeout_s=WAIT_S) as client:
-        while len(list(kept.rglob("*.parquet"))) < 3:
+
+        def there_are_files() -> bool:
             client.infer("linear", {"x": np.random.default_rng().normal(size=(20, 4)).astype(np.float32)})
+            return len(list(kept.rglob("*.parquet"))) >= 3
+
+        wait_until(there_are_files)
         running.send_signal(signal.SIGKILL)
         running.wait(WAIT_S)
     rows = rows_in(kept)

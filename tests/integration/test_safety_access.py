@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.certificates import Authority
 from tests.served import linear_bundle, server_process, simple_bundle
+from tests.waiting import wait_until
 
 from tidegate.cli.main import main
 from tidegate.client import Client
@@ -266,9 +267,7 @@ def test_a_client_opens_no_more_streams_than_it_may(tmp_path: Path) -> None:
             watch.cancel()
         call = channel.stream_stream(SPEECH.path(method))
         streams = [call(OpenEnded([]), timeout=60) for _ in range(2)]
-        pause = threading.Event()
-        while server.open_streams < 2:
-            pause.wait(0.01)
+        wait_until(lambda: server.open_streams == 2)
         assert call(OpenEnded([]), timeout=30).code() is CODE.RESOURCE_EXHAUSTED
         for stream in streams:
             stream.cancel()
@@ -510,9 +509,7 @@ def replace_keys(content: AccessFile, keys: tuple[Any, ...]) -> AccessFile:
 
 def await_refusal(client: Client) -> None:
     """Call until the server has read its keys again."""
-    pause = threading.Event()
-    while not refused_to(client):
-        pause.wait(0.05)
+    wait_until(lambda: refused_to(client))
 
 
 def refused_to(client: Client) -> bool:

@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 from tests.served import PROCESS_TIMEOUT_S, ServerProcess, linear_bundle, server_process, slow_bundle, with_golden
+from tests.waiting import wait_until
 
 from tidegate.bundle import GoldenFixture
 from tidegate.client import Client
@@ -30,8 +30,8 @@ Say = Callable[..., NDArray[np.float32]]
 
 RATE_HZ = 16_000
 ONES = np.ones((1, 4), np.float32)
-LONG_TURNS = np.array([2_000_000], np.int64)
-"""A second or more of work: long enough to drain around it."""
+LONG_TURNS = np.array([3_000_000], np.int64)
+"""Two seconds or more of work: long enough to drain around it."""
 
 ENDLESS_TURNS = np.array([2**40], np.int64)
 
@@ -62,13 +62,16 @@ def health_of(channel: grpc.Channel, service: str = "") -> int:
 def busy(server: ServerProcess, client: Client, turns: NDArray[np.int64]) -> Iterator[Any]:
     """Have a long request under way on the server; give its future."""
     assert client.ready()
-    before_s, pause = server.cpu_s(), threading.Event()
+    before_s = server.cpu_s()
     with ThreadPoolExecutor(1) as pool:
         request = pool.submit(client.infer, "slow", {"turns": turns}, timeout_s=PROCESS_TIMEOUT_S)
-        # Nothing else asks for so much of the processor: the model has begun.
-        while server.cpu_s() < before_s + 0.1:
+
+        def computes() -> bool:
             assert not request.done()
-            pause.wait(0.01)
+            # Nothing else asks for so much of the processor: the model has begun.
+            return server.cpu_s() >= before_s + 0.3
+
+        wait_until(computes)
         yield request
 
 
@@ -190,9 +193,8 @@ def test_sigterm_drains_around_a_request_under_way_and_exits_0(tmp_path: Path) -
 
 def test_draining_lets_a_speech_segment_finish_and_ends_idle_streams(tone_bundle: Path, say: Say) -> None:
     samples = int16_from_float32(say([("yes", 0.5)], 1.5))
-    server = Server([tone_bundle])
-    server.start()
     with (
+        Server([tone_bundle]) as server,
         Client(server.address, timeout_s=30) as client,
         client.recognize(sample_rate_hz=RATE_HZ) as speaking,
         client.recognize(sample_rate_hz=RATE_HZ) as idle,
@@ -202,8 +204,7 @@ def test_draining_lets_a_speech_segment_finish_and_ends_idle_streams(tone_bundle
         assert next(states) == SERVING
         speaking.begin(1, 0)
         speaking.send(0, samples)
-        while not server.work_under_way:
-            assert client.live()
+        wait_until(lambda: server.work_under_way)
         stopped = pool.submit(server.stop, PROCESS_TIMEOUT_S)
         assert next(states) == NOT_SERVING
         idle.begin(1, 0)
@@ -238,8 +239,7 @@ def test_calls_over_the_limit_are_refused_and_not_queued_without_end(tmp_path: P
         ThreadPoolExecutor(2) as pool,
     ):
         requests = [pool.submit(client.infer, "slow", {"turns": LONG_TURNS}, timeout_s=60) for _ in range(2)]
-        while server.work_under_way < len(requests):
-            assert not any(request.done() for request in requests)
+        wait_until(lambda: server.work_under_way == len(requests))
         with pytest.raises(ResourceError):
             client.live()
         assert [request.result()["sum"].tolist() for request in requests] == [LONG_TURNS.tolist()] * 2
@@ -296,26 +296,23 @@ def test_kill_in_the_middle_of_a_stream_is_unavailable_at_once(tone_bundle: Path
         stream.close()
 
 
-def ready_in_the_end(client: Client) -> bool:
-    """Ask until the client has connected again; the test's time limit ends it otherwise."""
-    while True:
-        try:
-            return client.ready()
-        except UnavailableError:
-            continue
+def is_ready(client: Client) -> bool:
+    try:
+        return client.ready()
+    except UnavailableError:
+        return False
 
 
 def test_a_client_reaches_a_server_that_came_back(tmp_path: Path) -> None:
-    bundle = linear_bundle(tmp_path)
-    with Server([bundle]) as first:
-        address = first.address
-        client = Client(address, timeout_s=30)
-        assert client.ready()
-    with pytest.raises(UnavailableError):
-        client.ready()
-    with Server([bundle], address):
-        assert ready_in_the_end(client)
-    client.close()
+    """At a path: a port that was let go may be anybody's by the time it is wanted again."""
+    bundle, address = linear_bundle(tmp_path), f"unix:{tmp_path / 'socket'}"
+    with Client(address, timeout_s=30) as client:
+        with Server([bundle], address):
+            assert client.ready()
+        with pytest.raises(UnavailableError):
+            client.ready()
+        with Server([bundle], address):
+            wait_until(lambda: is_ready(client))
 
 
 def test_a_golden_fixture_is_kept_before_the_server_is_ready(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from tests.fault_server import FaultServer, serve_with_faults
 from tests.served import PROCESS_TIMEOUT_S, linear_bundle, server_process, wide_bundle, with_golden
+from tests.waiting import wait_until
 
 from tidegate.bundle import GoldenFixture
 from tidegate.client import Client
@@ -290,8 +291,7 @@ def test_workers_share_one_directory_and_start_without_the_channel(site: Site) -
     with server_process([], *options, "--watch-s", "0.2") as server:
         assert answers(server.address) == {1}
         site.publish(2)
-        while sum("loaded linear 1.2.0" in line for line in server.diagnostics) < 2:
-            assert server.process.poll() is None
+        wait_until(lambda: sum("loaded linear 1.2.0" in line for line in server.diagnostics) == 2)
         assert answers(server.address) == {2}
     site.cut_off()
     with server_process([], *options) as server:

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 from tests.served import PROCESS_TIMEOUT_S, linear_bundle, slow_bundle
+from tests.waiting import wait_until
 
 from tidegate.client import Client
 from tidegate.cloud import Server, ServerSettings
@@ -112,18 +113,16 @@ def test_a_request_whose_time_is_up_or_whose_caller_left_is_never_run(tmp_path: 
         served = server.repository.find("slow")
         first = threading.Thread(target=client.infer, args=("slow", {"turns": LONG_TURNS}))
         first.start()
-        while not server.computing:
-            assert first.is_alive()
+        wait_until(lambda: server.computing)
         message = messages.ModelInferRequest(model_name="slow")
         write_inputs(message, {"turns": LONG_TURNS})
         call = channel.unary_unary(OPEN_INFERENCE.path(OPEN_INFERENCE.method("ModelInfer")))
         leaving = call.future(message.SerializeToString(), timeout=PROCESS_TIMEOUT_S)
-        while not served.batcher.waiting:
-            assert first.is_alive()
+        wait_until(lambda: served.batcher.waiting)
         leaving.cancel()
         with pytest.raises(DeadlineError):
             server.core.infer("slow", "", {"turns": LONG_TURNS}, caller=LocalCaller(deadline_s=0.0))
-        first.join()
+        first.join(PROCESS_TIMEOUT_S)
         assert client.infer("slow", {"turns": np.array([3], np.int64)})["sum"].tolist() == [3]
         counts = served.statistics.read()
         assert (counts.executions, counts.dropped) == (2, 2)
@@ -140,16 +139,14 @@ def test_a_full_queue_is_refused_and_a_priority_checked(tmp_path: Path) -> None:
     ):
         threads = [threading.Thread(target=client.infer, args=("slow", turns)) for _ in range(2)]
         threads[0].start()
-        while not server.computing:
-            assert threads[0].is_alive()
+        wait_until(lambda: server.computing)
         threads[1].start()
-        while not server.repository.find("slow").batcher.waiting:
-            assert threads[0].is_alive()
+        wait_until(lambda: server.repository.find("slow").batcher.waiting)
         with pytest.raises(ResourceError, match="1 requests wait for model 'slow'"):
             client.infer("slow", turns)
         assert client.infer("linear", {"x": ONES})["y"][0, 0] == 1
         for thread in threads:
-            thread.join()
+            thread.join(PROCESS_TIMEOUT_S)
         call = channel.unary_unary(OPEN_INFERENCE.path(OPEN_INFERENCE.method("ModelInfer")))
         call(request_of(timeout=30_000_000), timeout=30)
         with pytest.raises(grpc.RpcError) as caught:
@@ -190,6 +187,4 @@ def test_callers_that_leave_in_a_crowd_leave_nothing_behind(tmp_path: Path) -> N
         for future in futures[1::2]:
             assert messages.ModelInferResponse.FromString(future.result()).model_name == "linear"
         usage = server.repository.find("linear").usage
-        # The test's time limit ends this if a count stays.
-        while server.work_under_way or usage.users:
-            pass
+        wait_until(lambda: not server.work_under_way and not usage.users)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tests.processes import workers_of
 from tests.served import PROCESS_TIMEOUT_S, ServerProcess, linear_bundle, server_process
+from tests.waiting import wait_until
 
 from tidegate.client import Client, RetrySettings
 from tidegate.errors import TidegateError
@@ -42,16 +41,6 @@ class Caller:
                 self.began.set()
 
 
-def wait_until(holds: Callable[[], bool], server: ServerProcess) -> None:
-    """Look again and again, with pauses in which the callers' threads get on."""
-    deadline_s = time.monotonic() + PROCESS_TIMEOUT_S
-    pause = threading.Event()
-    while not holds():
-        assert server.process.poll() is None
-        assert time.monotonic() < deadline_s
-        pause.wait(0.02)
-
-
 def others(server: ServerProcess, killed: int) -> int:
     return len([pid for pid in workers_of(server.process.pid) if pid != killed])
 
@@ -71,9 +60,9 @@ def test_a_retry_covers_the_calls_in_flight_on_a_killed_worker(tmp_path: Path) -
             assert caller.began.wait(PROCESS_TIMEOUT_S)
         killed = workers_of(server.process.pid)[0]
         os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: others(server, killed) == 2, server)
+        wait_until(lambda: others(server, killed) == 2)
         marks = [caller.answered for caller in callers]
-        wait_until(lambda: all(one.answered > mark for one, mark in zip(callers, marks, strict=True)), server)
+        wait_until(lambda: all(one.answered > mark for one, mark in zip(callers, marks, strict=True)))
         stopping.set()
         for one in running:
             one.result(PROCESS_TIMEOUT_S)

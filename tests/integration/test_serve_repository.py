@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from tests.processes import children_of, is_there, workers_of
 from tests.served import PROCESS_TIMEOUT_S, identity_bundle, linear_bundle, server_process, slow_bundle, with_golden
+from tests.waiting import wait_until
 
 from tidegate.bundle import GoldenFixture
 from tidegate.client import Client, RetrySettings
@@ -55,14 +56,14 @@ def callers(address: str, count: int = 3) -> Iterator[list[TidegateError]]:
 
     with ThreadPoolExecutor(count) as pool:
         running = [pool.submit(call) for _ in range(count)]
-        for _ in range(count):
-            assert calls.acquire(timeout=PROCESS_TIMEOUT_S)
         try:
+            for _ in range(count):
+                assert calls.acquire(timeout=PROCESS_TIMEOUT_S)
             yield failures
         finally:
             stopping.set()
         for one in running:
-            one.result()
+            one.result(PROCESS_TIMEOUT_S)
 
 
 def put(bundle: Path, directory: Path) -> Path:
@@ -205,8 +206,7 @@ def test_unloading_waits_for_the_request_in_flight(tmp_path: Path) -> None:
     ):
         usage, turns = server.repository.find("slow").usage, np.array([1_000_000], np.int64)
         request = pool.submit(client.infer, "slow", {"turns": turns})
-        while not usage.users:
-            assert not request.done()
+        wait_until(lambda: usage.users)
         server.repository.unload("slow")
         assert request.result()["sum"].tolist() == turns.tolist()
         with pytest.raises(NotFoundError):
@@ -294,8 +294,7 @@ def test_a_worker_that_is_killed_is_replaced_and_sigterm_drains_all(tmp_path: Pa
 
         assert call()
         os.kill(workers_of(server.process.pid)[-1], signal.SIGKILL)
-        while not any("starting another" in line for line in server.diagnostics):
-            call()
+        wait_until(lambda: call() and any("starting another" in line for line in server.diagnostics))
         assert all(call() for _ in range(20))
         server.terminate()
         assert server.process.wait(PROCESS_TIMEOUT_S) == 0
@@ -314,6 +313,4 @@ def test_workers_end_when_their_parent_was_killed(tmp_path: Path) -> None:
         assert len(children) >= 2
         server.process.kill()
         server.process.wait(PROCESS_TIMEOUT_S)
-        # The test's time limit ends this if one of them stays.
-        while any(is_there(pid) for pid in children):
-            pass
+        wait_until(lambda: not any(is_there(pid) for pid in children))
