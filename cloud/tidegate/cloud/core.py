@@ -146,6 +146,11 @@ class Core:
         self._observers = tuple(observers)
 
     @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Who is told of requests; some of them learn of speech as well."""
+        return self._observers
+
+    @property
     def ready(self) -> bool:
         """Whether requests are taken: models are loaded and the server does not drain."""
         return not self.work.draining

@@ -13,15 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
 
+from tidegate.cloud.access import Action
 from tidegate.cloud.core import Caller
 from tidegate.cloud.devices import Reception
 from tidegate.cloud.direct import Begin, ContextCaller, DirectPool, Reply, Survives
 from tidegate.cloud.guard import Guard, action_of
-from tidegate.cloud.stalled import Streams
+from tidegate.cloud.stalled import StreamCaller, Streams, WatchedStream
 from tidegate.cloud.work import Work
 from tidegate.errors import InputError, TidegateError
 from tidegate.wire.services import Method, Service
@@ -37,6 +38,13 @@ Commanded = Callable[[Any, Caller], Any]
 
 BeginUnary = Callable[[Any, Caller, Reply], None]
 """Begins a parsed request; must not block, and tells the outcome to the reply exactly once."""
+
+
+class OpensStreams(Protocol):
+    """As `Streams` does."""
+
+    def open(self, caller: StreamCaller, action: Action) -> WatchedStream:
+        """Count and watch one stream until it is over, or refuse it."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ def unary_handlers(
     return service.name, handlers
 
 
-def streaming_handler(method: Method, behaviour: Streaming, streams: Streams, *, parsed: bool = True) -> Any:
+def streaming_handler(method: Method, behaviour: Streaming, streams: OpensStreams, *, parsed: bool = True) -> Any:
     """Return the handler of one streaming method; each stream passes the guard, is counted and watched.
 
     Args:
@@ -110,7 +118,7 @@ def streaming_handler(method: Method, behaviour: Streaming, streams: Streams, *,
     return grpc.stream_stream_rpc_method_handler(handle, response_serializer=method.response.SerializeToString)
 
 
-def counted_handler(method: Method, behaviour: Callable[[Any, ContextCaller], Any], streams: Streams) -> Any:
+def counted_handler(method: Method, behaviour: Callable[[Any, ContextCaller], Any], streams: OpensStreams) -> Any:
     """Return the handler of a unary method that takes long: it holds a thread, and counts as a stream does.
 
     Its message is not taken in before there is a place for it, so what waits costs no memory here.

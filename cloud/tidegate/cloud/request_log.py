@@ -162,7 +162,7 @@ class RequestLog:
         )
 
     def segment_finished(self, caller: Caller, settings: StreamSettings, answer: SegmentAnswer) -> None:
-        """See `tidegate.cloud.speech.SegmentObserver`."""
+        """See `tidegate.cloud.speech_observers.SegmentObserver`."""
         served, transcript = answer.served, answer.transcript
         if not self._settings.keeps(served.name) or self._settings.leaves_out(served.name, "audio"):
             return

@@ -29,7 +29,7 @@ from tidegate.errors import ConfigError, DependencyError, NotFoundError, Resourc
 if TYPE_CHECKING:
     from tidegate.cloud.request_log import RequestLog
     from tidegate.cloud.services import Health
-    from tidegate.cloud.speech import SegmentObserver
+    from tidegate.cloud.speech_observers import SegmentObserver
 
 KEEPALIVE_MS = 20_000
 """A client that is silent this long is asked whether it still lives."""

@@ -22,7 +22,8 @@ from tidegate.cloud.inference import InferenceServicer
 from tidegate.cloud.label_control import LabelControl
 from tidegate.cloud.repository import served_names
 from tidegate.cloud.repository_control import RepositoryControl
-from tidegate.cloud.speech import SegmentObserver, SpeechLimits, SpeechServicer
+from tidegate.cloud.speech import SpeechLimits, SpeechServicer
+from tidegate.cloud.speech_observers import SegmentObserver
 from tidegate.cloud.stalled import Streams, Watch
 from tidegate.cloud.streaming_inference import StreamingInference
 from tidegate.cloud.trace_log import SHARED_MEMORY_METHODS, LogSettings, no_shared_memory, no_trace_settings
@@ -168,10 +169,12 @@ def _speech(
         "BatchRecognize": servicer.batch_recognize,
     }
     handlers = {
-        name: streaming_handler(SPEECH.method(name), behaviour, streams) for name, behaviour in streaming.items()
+        name: streaming_handler(SPEECH.method(name), behaviour, servicer.telling(streams, name))
+        for name, behaviour in streaming.items()
     }
+    once = SPEECH.method("Recognize")
     return SPEECH.name, handlers | {
-        "Recognize": counted_handler(SPEECH.method("Recognize"), servicer.recognize, streams)
+        once.name: counted_handler(once, servicer.recognize, servicer.telling(streams, once.name))
     }
 
 

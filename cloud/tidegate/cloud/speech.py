@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from tidegate.cloud.access import Action
 from tidegate.cloud.core import Caller, Core
 from tidegate.cloud.devices import Reception
 from tidegate.cloud.direct import ContextCaller
 from tidegate.cloud.repository import ServedModel
+from tidegate.cloud.speech_clock import StreamClock
 from tidegate.cloud.speech_messages import FIX, failure, kind_of, recording_settings, response, settings_of
 from tidegate.cloud.speech_model import Turns
+from tidegate.cloud.speech_observers import SegmentObserver, SpeechCall, SpeechObserver
 from tidegate.cloud.speech_segment import SAMPLE_BYTES, SegmentAnswer
-from tidegate.cloud.speech_session import Session, State
+from tidegate.cloud.speech_session import Session
 from tidegate.cloud.speech_settings import SpeechSettings, StreamSettings
 from tidegate.cloud.speech_watch import Watchdog, wake_call
+from tidegate.cloud.stalled import StreamCaller, Streams, WatchedStream
 from tidegate.cloud.work import Token
-from tidegate.errors import DeadlineError, InputError, StateError, TidegateError, UnavailableError
+from tidegate.errors import InputError, StateError, TidegateError, UnavailableError
 from tidegate.v1 import speech_pb2
 from tidegate.wire.pairing import EXPECTS_HEADER, SignalPath
 from tidegate.wire.services import ACCEPTED_HEADER
-
-
-class SegmentObserver(Protocol):
-    """Learns of every speech segment that was answered."""
-
-    def segment_finished(self, caller: Caller, settings: StreamSettings, answer: SegmentAnswer) -> None:
-        """Take note; must not raise and must not wait. `answer.audio` is what was received."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +52,14 @@ class SpeechServicer:
             core: the models.
             reception: takes the reports of devices.
             limits: of this server.
-            observers: told after every segment; with any, sessions keep the audio of the open segment.
+            observers: told after every segment; with any, sessions keep the audio of the open segment. Observers of
+                the core are told of calls where they are SpeechObservers.
         """
         self._core = core
         self._reception = reception
         self._limits = limits
         self._observers = tuple(observers)
+        self._call_observers = tuple(one for one in core.observers if isinstance(one, SpeechObserver))
         self._turns = Turns(limits.settings.turns)
         self._watchdog = Watchdog()
 
@@ -74,41 +71,41 @@ class SpeechServicer:
         heard = self._reception.hear(context.invocation_metadata())
         open_work: list[Token] = []
         context.add_callback(lambda: _release_all(open_work))
-        with closing(self._session(caller)) as session:
-            clock = _StreamClock(session, self._limits.settings)
+        with self._call(caller, "StreamingRecognize") as call, closing(self._session(caller, call)) as session:
+            clock = StreamClock(session, self._limits.settings)
             for request in self._watchdog.watched(requests, lambda: wake_call(context), clock.limit):
                 kind = kind_of(request)
                 if kind == "config":
                     self._core.check_taking_work()
-                    served = self._configure(session, settings_of(request.config, heard), caller)
+                    served = self._configure(session, settings_of(request.config, heard), caller, call)
                     context.send_initial_metadata([*_accepted(served), *self._reception.answer(heard)])
                 elif kind == "audio":
                     interim = session.audio(request.audio.sample_offset, request.audio.content)
                     if interim is not None:
+                        call.answered(interim)
                         yield response(interim)
                 elif kind == "start":
                     open_work.append(self._core.work.begin())
                     session.start(request.voice_activity.segment_id, request.voice_activity.sample_offset)
                 else:
                     answer = session.end(request.voice_activity.segment_id, request.voice_activity.sample_offset)
-                    self._tell(caller, session, answer)
+                    self._tell(caller, session, answer, call)
                     yield response(answer)
                     _release_all(open_work)
                 clock.moved(kind)
             last = session.finish()
             if last is not None:
-                self._tell(caller, session, last)
+                self._tell(caller, session, last, call)
                 yield response(last)
 
     def recognize(self, request: speech_pb2.RecognizeRequest, caller: ContextCaller) -> speech_pb2.RecognizeResponse:
         """Answer one recording."""
         caller.when_over(self._core.work.begin().release)
         heard = self._reception.hear(caller.context.invocation_metadata())
-        settings = recording_settings(request.config, heard)
-        with closing(self._session(caller)) as session:
-            served = self._configure(session, settings, caller)
+        with self._call(caller, "Recognize") as call, closing(self._session(caller, call)) as session:
+            served = self._configure(session, recording_settings(request.config, heard), caller, call)
             caller.context.send_initial_metadata([*_accepted(served), *self._reception.answer(heard)])
-            answers = self._recording(session, request.content, request.segments, caller)
+            answers = self._recording(session, request.content, request.segments, caller, call)
             return speech_pb2.RecognizeResponse(results=[response(answer) for answer in answers])
 
     def batch_recognize(
@@ -116,6 +113,16 @@ class SpeechServicer:
     ) -> Iterator[speech_pb2.BatchRecognizeResponse]:
         """Answer recordings one by one. What is wrong with one is said in its answer."""
         caller = ContextCaller(context)
+        with self._call(caller, "BatchRecognize") as call:
+            yield from self._batch(requests, context, caller, call)
+
+    def _batch(
+        self,
+        requests: Iterator[speech_pb2.BatchRecognizeRequest],
+        context: Any,
+        caller: ContextCaller,
+        call: SpeechCall,
+    ) -> Iterator[speech_pb2.BatchRecognizeResponse]:
         heard = self._reception.hear(context.invocation_metadata())
         settings: StreamSettings | None = None
         open_work: list[Token] = []
@@ -124,25 +131,25 @@ class SpeechServicer:
             kind: str | None = request.WhichOneof("payload")
             if kind == "config" and settings is None:
                 self._core.check_taking_work()
-                with closing(self._session(caller)) as probe:
+                with closing(self._session(caller, call)) as probe:
                     settings = recording_settings(request.config, heard)
-                    served = self._configure(probe, settings, caller)
+                    served = self._configure(probe, settings, caller, call)
                 context.send_initial_metadata([*_accepted(served), *self._reception.answer(heard)])
             elif kind == "utterance" and settings is not None:
                 open_work.append(self._core.work.begin())
-                yield self._utterance(settings, request.utterance, caller)
+                yield self._utterance(settings, request.utterance, caller, call)
                 _release_all(open_work)
             else:
                 expected = "config" if settings is None else "utterance"
                 raise InputError(f"the message holds {kind or 'nothing'}; expected {expected}", fix=FIX)
 
     def _utterance(
-        self, settings: StreamSettings, utterance: speech_pb2.Utterance, caller: Caller
+        self, settings: StreamSettings, utterance: speech_pb2.Utterance, caller: Caller, call: SpeechCall
     ) -> speech_pb2.BatchRecognizeResponse:
         try:
-            with closing(self._session(caller)) as session:
+            with closing(self._session(caller, call)) as session:
                 session.configure(settings)
-                answers = self._recording(session, utterance.content, utterance.segments, caller)
+                answers = self._recording(session, utterance.content, utterance.segments, caller, call)
         except (UnavailableError, StateError):
             # Not this utterance's fault: the caller is gone, or the server is about to be.
             raise
@@ -151,7 +158,12 @@ class SpeechServicer:
         return speech_pb2.BatchRecognizeResponse(id=utterance.id, results=[response(answer) for answer in answers])
 
     def _recording(
-        self, session: Session, content: bytes, segments: Iterable[speech_pb2.Segment], caller: Caller
+        self,
+        session: Session,
+        content: bytes,
+        segments: Iterable[speech_pb2.Segment],
+        caller: Caller,
+        call: SpeechCall,
     ) -> list[SegmentAnswer]:
         """Recognise the segments of a recording: those that are given, or the whole of it as one."""
         samples = len(content) // SAMPLE_BYTES
@@ -169,11 +181,18 @@ class SpeechServicer:
             part = content[segment.start_sample * SAMPLE_BYTES : segment.end_sample * SAMPLE_BYTES]
             session.audio(segment.start_sample, part)
             answer = session.end(segment.segment_id, segment.end_sample)
-            self._tell(caller, session, answer)
+            self._tell(caller, session, answer, call)
             answers.append(answer)
         return answers
 
-    def _session(self, caller: Caller) -> Session:
+    def telling(self, streams: Streams, method: str) -> TellingStreams:
+        """Return what opens the streams of a method and tells the observers of those it refuses."""
+        return TellingStreams(streams, lambda caller: self._call(caller, method))
+
+    def _call(self, caller: Caller, method: str) -> SpeechCall:
+        return SpeechCall(self._call_observers, caller, method)
+
+    def _session(self, caller: Caller, call: SpeechCall) -> Session:
         return Session(
             self._core.repository,
             maximum_segment_s=self._limits.maximum_segment_s,
@@ -182,74 +201,36 @@ class SpeechServicer:
             computing=self._core.work.compute,
             caller=caller,
             keep_audio=bool(self._observers),
+            on_left=call.left,
         )
 
-    def _configure(self, session: Session, settings: StreamSettings, caller: Caller) -> ServedModel:
+    def _configure(self, session: Session, settings: StreamSettings, caller: Caller, call: SpeechCall) -> ServedModel:
         """Choose the model and ask whether this caller may have it."""
         served = session.configure(settings)
         self._core.admit(caller, served.name)
+        call.accepted(settings, served)
         return served
 
-    def _tell(self, caller: Caller, session: Session, answer: SegmentAnswer) -> None:
+    def _tell(self, caller: Caller, session: Session, answer: SegmentAnswer, call: SpeechCall) -> None:
+        call.answered(answer)
         for observer in self._observers:
             observer.segment_finished(caller, session.configured, answer)
 
 
-class _StreamClock:
-    """How long a stream may wait for its next message."""
+class TellingStreams:
+    """Opens streams as `Streams` does; a call that is refused there is a call that was opened and ended."""
 
-    def __init__(self, session: Session, limits: SpeechSettings) -> None:
-        self._session = session
-        self._limits = limits
-        self._began_s = self._moved_s = time.monotonic()
-        self._spoken = False
+    def __init__(self, streams: Streams, call: Callable[[Caller], SpeechCall]) -> None:
+        self._streams = streams
+        self._call = call
 
-    def moved(self, kind: str) -> None:
-        """Note that a message came."""
-        self._moved_s = time.monotonic()
-        self._spoken = self._spoken or kind == "start"
-
-    def limit(self) -> tuple[float, TidegateError]:
-        """Return the next deadline and what passing it means; see `speech_watch.Limit`."""
-        limits, session = self._limits, self._session
-        if session.state is State.SEGMENT:
-            return _after(
-                self._moved_s,
-                limits.segment_pause_s,
-                DeadlineError(
-                    f"no message came for {limits.segment_pause_s:g} s inside a segment",
-                    fix="send audio as it is spoken, and SEGMENT_END when it stops",
-                ),
-            )
-        asked = session.settings
-        idle_s = limits.idle_s if asked is None or not asked.idle_timeout_ms else asked.idle_timeout_ms / 1000
-        start_s = 0.0 if asked is None or self._spoken else asked.speech_start_timeout_ms / 1000
-        return min(
-            _after(
-                self._began_s,
-                limits.maximum_stream_s,
-                UnavailableError(
-                    f"the stream is {limits.maximum_stream_s:g} s old, which is as old as one gets here",
-                    fix="open another stream",
-                ),
-            ),
-            _after(
-                self._moved_s,
-                idle_s,
-                DeadlineError(f"no message came for {idle_s:g} s", fix="open another stream when somebody speaks"),
-            ),
-            # Until somebody speaks the only message was the config.
-            _after(
-                self._moved_s,
-                start_s,
-                DeadlineError(f"nobody spoke for {start_s:g} s", fix="open another stream when somebody speaks"),
-            ),
-            key=lambda limit: limit[0],
-        )
-
-
-def _after(since_s: float, wait_s: float, error: TidegateError) -> tuple[float, TidegateError]:
-    return (since_s + wait_s if wait_s else math.inf), error
+    def open(self, caller: StreamCaller, action: Action) -> WatchedStream:
+        """Open one; raises as `Streams.open`."""
+        try:
+            return self._streams.open(caller, action)
+        except TidegateError:
+            with self._call(caller):
+                raise
 
 
 def _release_all(tokens: list[Token]) -> None:

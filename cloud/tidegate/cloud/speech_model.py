@@ -24,6 +24,7 @@ from tidegate.cloud.batching import Batcher
 from tidegate.cloud.core import LOCAL, Caller
 from tidegate.cloud.queueing import Arrays, Job
 from tidegate.cloud.repository import ServedModel
+from tidegate.cloud.speech_stages import Stages
 from tidegate.errors import TidegateError
 from tidegate.speech import Transcriber
 
@@ -73,8 +74,8 @@ class SegmentModel:
         self._caller = caller
         self._held = served.usage.begin()
         self._inputs = [spec.name for spec in served.signature.inputs]
-        self.compute_ns = 0
-        """time inside the model so far; of a run that was shared, all of it"""
+        self.stages = Stages()
+        """where the segment's time goes; the front end, decoding and search are noted by whoever does them"""
 
     @property
     def manifest(self) -> Manifest | None:
@@ -98,7 +99,7 @@ class SegmentModel:
             began_ns = time.monotonic_ns()
             with self._computing():
                 outputs = self.served.model.run(feeds)
-            self.compute_ns += time.monotonic_ns() - began_ns
+            self.stages.ran(began_ns, began_ns)
             return outputs
         arrays = tuple([feeds[name] for name in self._inputs])
         outcome: list[tuple[Arrays | None, TidegateError | None]] = []
@@ -119,7 +120,7 @@ class SegmentModel:
         if error is not None:
             raise error
         assert found is not None
-        self.compute_ns += time.monotonic_ns() - job.started_ns
+        self.stages.ran(job.began_ns, job.started_ns)
         return dict(zip(self.served.output_names, found, strict=True))
 
     def transcriber(self) -> Transcriber:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tidegate.cloud.repository import ServedModel
 from tidegate.cloud.speech_model import SegmentModel
 from tidegate.cloud.speech_settings import SpeechSettings, StreamSettings
+from tidegate.cloud.speech_stages import COMPUTE, Stages
 from tidegate.speech import SearchResult, Transcript
 from tidegate.speech.incremental import IncrementalTranscription
 from tidegate.speech.pcm import float32_from_int16
@@ -34,6 +36,8 @@ class SegmentAnswer:
     """of an interim result: see `agreement`"""
     audio: bytes = b""
     """what was received, int16 little-endian at the client's rate; only of a final answer, when the segment keeps it"""
+    stages: Stages = field(default_factory=Stages)
+    """where the time went"""
 
 
 class OpenSegment:
@@ -58,6 +62,7 @@ class OpenSegment:
         self.start_sample = start_sample
         self.samples = 0
         """received, at the client's rate"""
+        self.stages = model.stages
         self._settings = settings
         self._model = model
         try:
@@ -84,8 +89,10 @@ class OpenSegment:
         self.samples += len(content) // SAMPLE_BYTES
         if self._keep_audio:
             self._kept.append(content)
-        samples = np.frombuffer(content, "<i2").astype(np.int16)
-        self._recognised.push(self._resampler.push(float32_from_int16(samples)))
+        began_ns = time.monotonic_ns()
+        samples = self._resampler.push(float32_from_int16(np.frombuffer(content, "<i2").astype(np.int16)))
+        self.stages.prepared(began_ns)
+        self._recognised.push(samples)
 
     def interim(self, limits: SpeechSettings) -> SegmentAnswer | None:
         """Return what is understood so far, if it is time for that and differs from what was said last."""
@@ -94,7 +101,9 @@ class OpenSegment:
         if (self.samples - self._looked_at_sample) * 1000 < interval_ms * settings.sample_rate_hz:
             return None
         self._looked_at_sample = self.samples
+        began_ns = time.monotonic_ns()
         transcript = self._recognised.so_far()
+        self.stages.decoded(began_ns, shown=False)
         if transcript is None:
             return None
         stability = agreement(self._shown, transcript)
@@ -106,16 +115,30 @@ class OpenSegment:
 
     def answer(self, end_sample: int) -> SegmentAnswer:
         """Return the final answer; raises as `take`."""
-        self._recognised.push(self._resampler.finish())
+        stages = self.stages
+        stages.ended_ns = time.monotonic_ns()
+        samples = self._resampler.finish()
+        stages.prepared(stages.ended_ns)
+        self._recognised.push(samples)
+        began_ns = time.monotonic_ns()
         transcript = self._recognised.finish()
-        limit = self._settings.maximum_search_results
-        return self._said(
-            transcript, end_sample, found=_search(self._model.served, transcript, limit), audio=b"".join(self._kept)
-        )
+        stages.decoded(began_ns, shown=True)
+        found = self._search(transcript)
+        stages.answered_ns = time.monotonic_ns()
+        return self._said(transcript, end_sample, found=found, audio=b"".join(self._kept))
 
     def close(self) -> None:
         """Let the model go. Closing again does nothing."""
         self._model.release()
+
+    def _search(self, transcript: Transcript) -> tuple[SearchResult, ...]:
+        catalogue, limit = self._model.served.catalogue, self._settings.maximum_search_results
+        if catalogue is None or not transcript.text or not limit:
+            return ()
+        began_ns = time.monotonic_ns()
+        found = catalogue.search(transcript.text, limit)
+        self.stages.searched(began_ns)
+        return found
 
     def _said(
         self,
@@ -137,10 +160,11 @@ class OpenSegment:
             search_results=found,
             served=self._model.served,
             received_bytes=self.samples * SAMPLE_BYTES,
-            compute_ms=self._model.compute_ns / 1e6,
+            compute_ms=self.stages.spent_ns[COMPUTE] / 1e6,
             is_final=is_final,
             stability=stability,
             audio=audio,
+            stages=self.stages,
         )
 
 
@@ -160,9 +184,3 @@ def agreement(before: Transcript | None, now: Transcript) -> float:
             break
         same += 1
     return same / len(now.words)
-
-
-def _search(served: ServedModel, transcript: Transcript, limit: int) -> tuple[SearchResult, ...]:
-    if served.catalogue is None or not transcript.text or not limit:
-        return ()
-    return served.catalogue.search(transcript.text, limit)

@@ -66,6 +66,7 @@ class Session:
         computing: Callable[[], AbstractContextManager[None]] = nullcontext,
         caller: Caller = LOCAL,
         keep_audio: bool = False,
+        on_left: Callable[[OpenSegment], None] = lambda segment: None,
     ) -> None:
         """Begin; nothing is known of the client yet.
 
@@ -77,6 +78,7 @@ class Session:
             computing: entered around every run of a model.
             caller: whose deadline counts.
             keep_audio: whether final answers carry the audio they are about.
+            on_left: told of a segment that was begun and not answered, when the session is closed.
         """
         self._repository = repository
         self._maximum_segment_s = maximum_segment_s
@@ -85,6 +87,7 @@ class Session:
         self._computing = computing
         self._caller = caller
         self._keep_audio = keep_audio
+        self._on_left = on_left
         self._settings: StreamSettings | None = None
         self._served: ServedModel | None = None
         self._segment: OpenSegment | None = None
@@ -188,9 +191,15 @@ class Session:
 
     def close(self) -> None:
         """Let go of the open segment, if there is one, and of what it holds. Closing again does nothing."""
+        segment = self._let_go()
+        if segment is not None:
+            self._on_left(segment)
+
+    def _let_go(self) -> OpenSegment | None:
         segment, self._segment = self._segment, None
         if segment is not None:
             segment.close()
+        return segment
 
     def _step(self, event: Event) -> None:
         following = TABLE.get((self.state, event))
@@ -206,7 +215,7 @@ class Session:
         if not segment.samples:
             raise InputError(f"segment {segment.id} has no audio", fix="send the audio between its start and its end")
         answer = segment.answer(end_sample)
-        self.close()
+        self._let_go()
         return answer
 
     def _check_length(self, segment: OpenSegment, more: int) -> None:

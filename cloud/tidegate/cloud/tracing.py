@@ -18,6 +18,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tidegate.cloud.core import Caller, Inference, Request
+from tidegate.cloud.speech_tracing import TracedCall
 from tidegate.errors import ConfigError, DependencyError, TidegateError
 from tidegate.wire.status import code_of
 
@@ -64,6 +65,21 @@ class Tracing:
             if answer is not None:
                 self._add_parts(span, answer, began_ns, end_ns)
         span.end(end_ns)
+
+    def speech_opened(self, caller: Caller, method: str) -> TracedCall:
+        """Begin the span of one speech call."""
+        span = self._tracer.start_span(
+            "speech",
+            context=self._propagator.extract(caller.metadata),
+            kind=self._trace.SpanKind.SERVER,
+            attributes={
+                "rpc.system": "grpc",
+                "rpc.service": "tidegate.v1.Speech",
+                "rpc.method": method,
+                "network.peer.address": caller.peer,
+            },
+        )
+        return TracedCall(self._trace, self._tracer, span)
 
     def _add_parts(self, span: Any, answer: Inference, began_ns: int, end_ns: int) -> None:
         inside = self._trace.set_span_in_context(span)

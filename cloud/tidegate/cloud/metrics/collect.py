@@ -49,6 +49,7 @@ class Metrics:
             *self._process(),
             *self._versions(),
             *self._times(),
+            *self._requests.speech.families(),
             *self._counted_values(),
         ]
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tidegate.cloud.core import Caller, Inference, Request
+from tidegate.cloud.metrics.speech import CountedCall, SpeechCounts
 from tidegate.cloud.metrics.values import ValueCounts
 from tidegate.cloud.repository import Repository
 from tidegate.cloud.statistics import BOUNDS_NS, empty_bins
@@ -99,6 +100,8 @@ class RequestCounts:
         """
         self.repository: Repository | None = None
         """set before the first request; tells which names of models and versions exist"""
+        self.speech = SpeechCounts()
+        """of the speech service"""
         self._values = values
         self._lock = threading.Lock()
         self._series: dict[Key, Series] = {}
@@ -123,6 +126,10 @@ class RequestCounts:
         new.append(took_ns)
         if len(new) >= FOLD_AT:
             series.fold()
+
+    def speech_opened(self, caller: Caller, method: str) -> CountedCall:
+        """Count one speech call."""
+        return self.speech.opened(method)
 
     def read(self) -> dict[Key, Times]:
         """Return a copy."""
