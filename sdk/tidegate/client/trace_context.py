@@ -13,8 +13,9 @@ def trace_headers() -> Headers:
     Only a process that has imported opentelemetry can have a current span, so it is looked for among what is imported
     already: who traces nothing pays for one look into a dictionary.
     """
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None or not trace.get_current_span().get_span_context().is_valid:
+    # Another thread may be importing it right now: then the module is there, and the function is not.
+    current_span = getattr(sys.modules.get("opentelemetry.trace"), "get_current_span", None)
+    if current_span is None or not current_span().get_span_context().is_valid:
         return ()
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
