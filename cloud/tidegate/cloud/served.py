@@ -51,7 +51,8 @@ class Usage:
     """Counts who uses a version, so that it is freed by the last of them."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._users = 0
         self._on_unused: Callable[[], None] | None = None
 
@@ -62,7 +63,7 @@ class Usage:
 
     def begin(self) -> bool:
         """Count one more user; False when the version is retired, and another one has to be looked up."""
-        with self._changed:
+        with self._lock:
             if self._on_unused is not None:
                 return False
             self._users += 1
@@ -70,7 +71,7 @@ class Usage:
 
     def end(self) -> None:
         """Count one user less; the last one of a retired version frees it."""
-        with self._changed:
+        with self._lock:
             self._users -= 1
             on_unused = self._on_unused
             if on_unused is None or self._users:
