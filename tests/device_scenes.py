@@ -147,6 +147,12 @@ def _roll_back_of_a_trial(site: Site) -> Scene:
     return _scene(site, device, update, "1.2.0 1.1.0 1.0.0", "1.0.0")
 
 
+def _withdrawal_of_a_trial(site: Site) -> Scene:
+    device = _on_trial(site)
+    site.channel.withdraw("dense", version="1.2.0", reason="deaf", keys=site.keys)
+    return _scene(site, device, update, "1.2.0 1.1.0", "1.1.0")
+
+
 def _probe_fails(site: Site) -> Scene:
     device = _committed(site, "1.1.0")
     site.publish_unproven("1.2.0", shift=2.0, wrong=5.0)
@@ -225,6 +231,7 @@ SCENES: dict[str, Build] = {
     "update, same content": _same_content,
     "update, authorised roll-back": _authorised_roll_back,
     "update, authorised roll-back in a trial": _roll_back_of_a_trial,
+    "update, withdrawn in a trial": _withdrawal_of_a_trial,
     "update, probe fails": _probe_fails,
     "update, active version damaged": _damaged,
     "settle, commit": _commit,

@@ -220,17 +220,79 @@ def test_a_signed_roll_back_ends_a_trial_at_once_and_other_news_wait_for_it(site
     assert record.quarantined == ()
 
 
-def test_a_withdrawn_version_keeps_running(site: Site) -> None:
+def test_a_version_that_is_withdrawn_once_it_has_proven_itself_keeps_running(site: Site) -> None:
     device = site.device()
     site.publish("1.0.0")
     site.publish("1.1.0")
     assert updated(device) == "activated"
-    site.channel.withdraw("dense", version="1.1.0", reason="typo", keys=site.keys)
-    assert updated(device) == "waiting"
     use(device, GOOD)
     assert updated(device) == "committed"
+    site.channel.withdraw("dense", version="1.1.0", reason="typo", keys=site.keys)
+    found = Updater(device).check()
+    assert (found.withdrawn, found.is_on_trial, found.news) == ("typo", False, False)
     assert updated(device) == "up to date"
     assert check_it_runs(device) == "1.1.0"
+
+
+@pytest.mark.parametrize("has_proven_itself", [False, True])
+def test_a_version_that_is_withdrawn_in_its_trial_is_left_at_once(site: Site, has_proven_itself: bool) -> None:
+    device = site.device()
+    site.publish("1.0.0")
+    site.publish("1.1.0")
+    assert updated(device) == "activated"
+    if has_proven_itself:  # The trial could be passed by the same call that hears of the withdrawal.
+        use(device, GOOD)
+    site.channel.withdraw("dense", version="1.1.0", reason="deaf", keys=site.keys)
+    found = Updater(device).check()
+    assert (found.withdrawn, found.is_on_trial) == ("deaf", True)
+    result = Updater(device).update()
+    assert (result.outcome, result.version, result.running.version) == ("rolled back", "1.1.0", "1.0.0")
+    assert "its author has withdrawn it: deaf" in result.reason
+    record = record_of(device)
+    assert (record.phase, record.quarantined) == (State.IDLE, ())
+    assert check_it_runs(device) == "1.0.0"
+    assert events(device)[-2:] == ["withdrawn", "rolled_back"]
+    assert updated(device) == "up to date"
+
+
+def test_a_fix_comes_at_once_where_what_is_on_trial_was_withdrawn(site: Site) -> None:
+    device = site.device()
+    site.publish("1.0.0")
+    site.publish("1.1.0")
+    assert updated(device) == "activated"
+    site.channel.withdraw("dense", version="1.1.0", reason="deaf", keys=site.keys)
+    site.publish("1.1.1", shift=1.0)
+    result = Updater(device).update()
+    assert (result.outcome, result.version) == ("activated", "1.1.1")
+    record = record_of(device)
+    assert record.previous is not None
+    assert (record.phase, record.previous.version) == (State.TRIAL, "1.0.0"), "what has proven itself stands behind it"
+
+
+def test_a_trial_that_stands_badly_gives_way_to_a_newer_release(site: Site) -> None:
+    device = site.device()
+    site.publish("1.0.0")
+    site.publish("1.1.0")
+    assert updated(device) == "activated"
+    use(device, Counters(calls=20, answers=20, failed=2, last_problem="it stuttered"))
+    assert updated(device) == "waiting"
+    site.publish("1.1.1", shift=1.0)
+    result = Updater(device).update()
+    assert (result.outcome, result.version) == ("activated", "1.1.1")
+    reasons = [entry.reason for entry in Updater(device).history() if entry.event == "superseded"]
+    assert "release 3 is newer, and 2 of 20 calls failed" in reasons[0]
+
+
+def test_without_a_channel_a_trial_is_decided_by_what_the_device_knows(site: Site) -> None:
+    device = site.device()
+    site.publish("1.0.0")
+    site.publish("1.1.0")
+    assert updated(device) == "activated"
+    use(device, GOOD)
+    write_settings(Layout(device).settings, site.settings(url="http://127.0.0.1:9"))
+    with pytest.raises(UnavailableError):
+        updated(device)
+    assert (record_of(device).phase, record_of(device).active.version) == (State.IDLE, "1.1.0")
 
 
 def unreachable(site: Site, stack: ExitStack) -> str:

@@ -130,8 +130,9 @@ def test_what_is_left_may_be_looked_at_again_but_nothing_below_it() -> None:
     assert (damaged.counter("stable"), damaged.quarantined) == (1, ())
 
 
-def test_an_author_who_takes_a_version_back_condemns_nothing() -> None:
-    left = advance(record(State.TRIAL), Event.SUPERSEDED, Circumstances(at="now", reason="author"))
+@pytest.mark.parametrize("event", [Event.SUPERSEDED, Event.WITHDRAWN])
+def test_an_author_who_takes_a_version_back_condemns_nothing(event: Event) -> None:
+    left = advance(record(State.TRIAL), event, Circumstances(at="now", reason="author"))
     assert (left.quarantined, left.counter("stable")) == ((), 2)
 
 

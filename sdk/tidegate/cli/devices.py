@@ -16,7 +16,22 @@ if TYPE_CHECKING:
 
 
 def check_lines(found: CheckResult, *, explained: bool) -> list[str]:
-    """Return what `check` says: is there something newer, and what it would cost."""
+    """Return what `check` says: is there something newer, what it would cost, and is what runs still wanted."""
+    return [*_news_lines(found, explained=explained), *_withdrawn_lines(found)]
+
+
+def _withdrawn_lines(found: CheckResult) -> list[str]:
+    if not found.withdrawn:
+        return []
+    then = (
+        "it is on trial: `tidegate device update` goes back to the version before"
+        if found.is_on_trial
+        else "it runs on until there is something newer; `tidegate device rollback` goes back by hand"
+    )
+    return [f"release {found.running.release} was withdrawn by its author: {found.withdrawn}; {then}"]
+
+
+def _news_lines(found: CheckResult, *, explained: bool) -> list[str]:
     runs = f"{found.running.model} {found.running.version} (release {found.running.release}) runs"
     if found.offer is None or found.variant is None:
         hint = "" if explained else "; --explain tells of newer ones that are not for it"

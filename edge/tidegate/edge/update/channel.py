@@ -17,7 +17,7 @@ from tidegate.errors import NotFoundError, ResourceError, TidegateError
 from tidegate.fetch.choice import Choice, DeviceFacts, choose
 from tidegate.fetch.progress import OnProgress
 from tidegate.fetch.trusted import ChannelReader
-from tidegate.release.track import Offer, OfferedVariant
+from tidegate.release.track import Offer, OfferedVariant, Track
 from tidegate.runtime import installed_backends
 
 
@@ -53,6 +53,8 @@ class Look:
 
     reader: ChannelReader
     choice: Choice
+    withdrawn: str = ""
+    """why the author has withdrawn what runs; empty when he has not"""
 
     @property
     def news(self) -> News | None:
@@ -77,8 +79,9 @@ def look(device: Device, on_progress: OnProgress | None) -> Look:
             device.layout.metadata, settings.url, _trusted_root(device.layout), settings.fetch, on_progress
         )
         reader.refresh()
+        track = reader.track(settings.model, settings.track)
         choice = choose(
-            reader.track(settings.model, settings.track),
+            track,
             _facts(settings),
             running_release=record.counter(settings.track),
             quarantined={one.release for one in record.quarantined},
@@ -99,7 +102,20 @@ def look(device: Device, on_progress: OnProgress | None) -> Look:
             ),
         )
     )
-    return Look(reader, choice)
+    return Look(reader, choice, _withdrawn(track, record.active))
+
+
+def _withdrawn(track: Track, active: Slot) -> str:
+    """Return why the offer that runs was withdrawn; empty when it stands, or came from another track."""
+    for offer in track.offers:
+        is_active = (track.track, offer.release, offer.manifest.sha256) == (
+            active.track,
+            active.release,
+            active.manifest_sha256,
+        )
+        if is_active and offer.withdrawn is not None:
+            return offer.withdrawn.reason
+    return ""
 
 
 def note_if_running(device: Device, news: News) -> bool:

@@ -38,6 +38,10 @@ class CheckResult:
     """which of its variants this device would run"""
     same_content: bool = False
     """the newest offer that fits holds what runs already; its counter is noted, except during a trial"""
+    is_on_trial: bool = False
+    """what runs is on trial"""
+    withdrawn: str = ""
+    """why the author has withdrawn what runs; empty when he has not. On trial it is left by the next `update`"""
     passed_over: tuple[PassedOver, ...] = ()
     """newer offers that do not fit, and why; only when asked to explain"""
     requests: int = 0
@@ -45,7 +49,7 @@ class CheckResult:
 
     @property
     def news(self) -> bool:
-        """Whether `update` has something to do."""
+        """Whether there is something newer to install."""
         return self.offer is not None
 
 

@@ -19,19 +19,27 @@ def settle_trial(device: Device) -> UpdateResult | None:
     """Commit the version on trial or go back; None when none is on trial."""
     if device.record.phase is not State.TRIAL:
         return None
-    left, verdict = device.record.active, _verdict(device)
+    left, verdict = device.record.active, trial_verdict(device)
     if verdict.decision == "wait":
         return UpdateResult("waiting", left, verdict.reason, left.release, left.version)
     if verdict.decision == "roll back":
-        device.go_back(Event.TRIAL_FAILED, verdict.reason)
-        return rolled_back(device.record, left, verdict.reason)
+        return _fail(device, verdict)
     device.send(Event.TRIAL_PASSED, reason=verdict.reason)
     device.collect()
     device.send(Event.DONE)
     return UpdateResult("committed", left, verdict.reason, left.release, left.version)
 
 
-def _verdict(device: Device) -> Verdict:
+def leave_failed_trial(device: Device) -> UpdateResult | None:
+    """Go back if the trial has failed; None when none is on trial or it has not failed."""
+    if device.record.phase is not State.TRIAL:
+        return None
+    verdict = trial_verdict(device)
+    return _fail(device, verdict) if verdict.decision == "roll back" else None
+
+
+def trial_verdict(device: Device) -> Verdict:
+    """Return what the counters say now of the version on trial."""
     active = device.record.active
     health = read_health(device.layout.health)
     return judge(
@@ -40,6 +48,12 @@ def _verdict(device: Device) -> Verdict:
         elapsed_s=_elapsed_s(device),
         is_readable=health.is_readable,
     )
+
+
+def _fail(device: Device, verdict: Verdict) -> UpdateResult:
+    left = device.record.active
+    device.go_back(Event.TRIAL_FAILED, verdict.reason)
+    return rolled_back(device.record, left, verdict.reason)
 
 
 def _elapsed_s(device: Device) -> float:

@@ -53,6 +53,8 @@ class Event(Enum):
     PROBE_FAILED = "probe_failed"
     TRIAL_PASSED = "trial_passed"
     TRIAL_FAILED = "trial_failed"
+    WITHDRAWN = "withdrawn"
+    """the author has taken back what is on trial"""
     DAMAGED = "damaged"
     """files of the active version changed on the disk"""
     DAMAGED_TOO_OFTEN = "damaged_too_often"
@@ -130,8 +132,9 @@ TABLE: dict[tuple[State, Event], tuple[State, Action]] = {
     (State.TRIAL, Event.DAMAGED): (State.ROLLING_BACK, Action.RETRY),
     (State.TRIAL, Event.DAMAGED_TOO_OFTEN): (State.ROLLING_BACK, Action.CONDEMN),
     (State.TRIAL, Event.ROLLBACK_ASKED): (State.ROLLING_BACK, Action.CONDEMN),
-    # The author takes it back while it is still under watch.
+    # A signed roll-back, or a newer release where this one stands badly.
     (State.TRIAL, Event.SUPERSEDED): (State.ROLLING_BACK, Action.LEAVE),
+    (State.TRIAL, Event.WITHDRAWN): (State.ROLLING_BACK, Action.LEAVE),
     (State.TRIAL, Event.INTERRUPTED): (State.TRIAL, Action.KEEP),
     (State.COMMITTED, Event.DONE): (State.IDLE, Action.CLEAN),
     (State.COMMITTED, Event.INTERRUPTED): (State.IDLE, Action.CLEAN),

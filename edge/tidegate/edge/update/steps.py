@@ -13,11 +13,11 @@ from tidegate.edge.update.device import Device
 from tidegate.edge.update.health import forget
 from tidegate.edge.update.probe import ProbeReport, ProbeSettings, probe
 from tidegate.edge.update.record import Slot
-from tidegate.edge.update.results import Outcome, UpdateResult, up_to_date
-from tidegate.edge.update.settling import settle_trial
+from tidegate.edge.update.results import Outcome, UpdateResult, rolled_back, up_to_date
+from tidegate.edge.update.settling import leave_failed_trial, settle_trial, trial_verdict
 from tidegate.edge.update.slots import verify
 from tidegate.edge.update.states import Event, State
-from tidegate.errors import BundleError, ConfigError, IntegrityError, StateError
+from tidegate.errors import BundleError, ConfigError, IntegrityError, StateError, TidegateError
 from tidegate.fetch.download import FetchReport, fetch, plan
 
 if TYPE_CHECKING:
@@ -39,20 +39,28 @@ class Update:
         self._probed: ProbeReport | None = None
 
     def settle(self) -> UpdateResult | None:
-        """Leave a version whose files are damaged; commit or leave one on trial."""
+        """Leave a version whose files are damaged, and one whose trial has failed."""
         self._device.mend()
-        self._settled = settle_trial(self._device)
-        return self._settled if self._settled is not None and self._settled.outcome == "rolled back" else None
+        return leave_failed_trial(self._device)
 
     def check(self) -> UpdateResult | None:
-        """Ask the channel. Go on only with news whose content does not run already."""
+        """Ask the channel; then decide a trial. Go on only with news whose content does not run already.
+
+        In this order, so that what the author has taken back is never committed by the same call that hears of it.
+        """
         device = self._device
-        self._look = look(device, self._on_progress)
+        try:
+            self._look = look(device, self._on_progress)
+        except TidegateError:
+            settle_trial(device)
+            raise
         news = self._look.news
         if device.record.phase is State.STAGED and not _is_for(news, device.record.candidate):
             device.send(Event.SUPERSEDED, reason="the channel offers something else now")
-        if device.record.phase is State.TRIAL and not self._left_trial(news):
-            return self._settled
+        if device.record.phase is State.TRIAL and not self._left_trial():
+            self._settled = settle_trial(device)
+            if self._settled is not None and self._settled.outcome != "committed":
+                return self._settled
         if news is None:
             return self._settled or up_to_date(device.record)
         return self._result("noted") if note_if_running(device, news) else None
@@ -149,12 +157,24 @@ class Update:
             raise StateError("there is no candidate to act on", fix="please report this: it is a bug")
         return candidate
 
-    def _left_trial(self, news: News | None) -> bool:
-        """Leave a version on trial that its author takes back; other news wait until the trial is decided."""
-        device = self._device
-        if news is None or not news.offer.rollback_of or news.is_content_of(device.record.active):
+    def _left_trial(self) -> bool:
+        """Leave a version on trial that its author takes back, or that stands badly while there is a newer one.
+
+        Other news wait until the trial is decided: what has proven itself is what the next one can go back to.
+        """
+        device, news, left = self._device, self._found.news, self._device.record.active
+        if news is not None and news.is_content_of(left):
             return False
-        device.go_back(Event.SUPERSEDED, f"release {news.offer.release} takes it back: {news.offer.reason}")
+        if news is not None and news.offer.rollback_of:
+            event, reason = Event.SUPERSEDED, f"release {news.offer.release} takes it back: {news.offer.reason}"
+        elif self._found.withdrawn:
+            event, reason = Event.WITHDRAWN, f"its author has withdrawn it: {self._found.withdrawn}"
+        elif news is not None and (verdict := trial_verdict(device)).is_doubtful:
+            event, reason = Event.SUPERSEDED, f"release {news.offer.release} is newer, and {verdict.reason}"
+        else:
+            return False
+        device.go_back(event, reason)
+        self._settled = rolled_back(device.record, left, reason)
         return True
 
     def _check_model(self, name: str) -> None:

@@ -49,6 +49,8 @@ class Verdict:
     decision: Decision
     reason: str
     """for people, with the numbers found and expected"""
+    is_doubtful: bool = False
+    """a share is over its maximum and that is not proven: no reason to leave, but none to keep a newer one waiting"""
 
 
 @dataclass(frozen=True)
@@ -85,14 +87,14 @@ def judge(counters: Counters, settings: TrialSettings, *, elapsed_s: float, is_r
     over = next((share for share in shares if share.is_over), None)
     if elapsed_s >= settings.deadline_s:
         return _at_the_deadline(counters, over, is_readable=is_readable)
+    if over is not None:
+        return Verdict("wait", f"{over}, but too few to be sure", is_doubtful=True)
     if not is_readable:
         return Verdict("wait", "the health counters cannot be read, which is no evidence of health")
     if counters.calls < settings.minimum_calls:
         return Verdict("wait", f"{counters.calls} calls; expected at least {settings.minimum_calls}")
     if elapsed_s < settings.minimum_s:
         return Verdict("wait", f"{max(elapsed_s, 0):.0f} s in use; expected at least {settings.minimum_s:.0f} s")
-    if over is not None:
-        return Verdict("wait", f"{over}, but too few to be sure")
     return Verdict("commit", f"{counters.calls} calls in {elapsed_s:.0f} s, every share within its maximum")
 
 

@@ -91,6 +91,8 @@ class Updater:
                 offer=None if news is None else news.offer,
                 variant=None if news is None else news.variant,
                 same_content=runs,
+                withdrawn=seen.withdrawn,
+                is_on_trial=device.record.phase is State.TRIAL,
                 passed_over=seen.choice.passed_over if explain else (),
                 requests=seen.reader.requests,
                 received_bytes=seen.reader.received_bytes,
