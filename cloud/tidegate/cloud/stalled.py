@@ -238,8 +238,10 @@ class Watch:
         _end_older(self._leaving, now_s - self._safety.slow_reader_s)
 
     def _run(self) -> None:
+        memory = FreeMemory()
         while not self._stopping.wait(WATCH_INTERVAL_S):
             self.look()
+            memory.look(self._clock(), quiet=not self.unread.bytes)
 
 
 def _end_older(calls: Timed, before_s: float) -> None:
