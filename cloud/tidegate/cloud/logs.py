@@ -22,7 +22,8 @@ from datetime import datetime, timezone
 from typing import Any, Literal, TextIO
 
 from tidegate.cloud.core import Caller, Inference, Request
-from tidegate.cloud.version_status import ReloadReport
+from tidegate.cloud.speech_log import LoggedCall
+from tidegate.cloud.version_status import ReloadReport, said_of
 from tidegate.errors import TidegateError
 from tidegate.wire.status import code_of
 
@@ -109,7 +110,7 @@ class TextLines(logging.Formatter):
 
 
 class RequestLog:
-    """Logs failures of the server, and every request where that is asked for. An `Observer`."""
+    """Logs failures of the server, and every request where that is asked for. An `Observer`, of speech as well."""
 
     def __init__(self, *, every_request: bool = False) -> None:
         """Begin; `every_request`: whether requests that were answered are logged as well."""
@@ -126,15 +127,10 @@ class RequestLog:
         failed = error is not None and error.fault not in ("caller", "peer") and not error.retry
         if not failed and not self._every:
             return
-        untold = 0
-        if failed and not self._every:
-            told, untold = self._may_tell()
-            if not told:
-                return
         code = "OK" if error is None else code_of(error)
         served = answer.served if answer is not None else None
         facts = {
-            "request_id": request_id(caller, request),
+            "request_id": request_id(caller, request.id),
             "model": served.name if served is not None else request.model,
             "version": served.version if served is not None else request.version,
             "code": code,
@@ -143,11 +139,28 @@ class RequestLog:
         }
         if error is not None:
             facts["error"] = type(error).__name__
-        if untold:
-            facts["failures_not_logged"] = untold
-        name = "request_failed" if failed else "request"
         text = f"request {facts['request_id']} for {facts['model']} {facts['version']}: {code}, {facts['took_ms']} ms"
-        log.log(logging.ERROR if failed else logging.INFO, text, extra=event(name, **facts))
+        self._tell("request", text, facts, failed)
+
+    def speech_opened(self, caller: Caller, method: str) -> LoggedCall:
+        """Log one speech call when it ends, if that is an event."""
+        return LoggedCall(
+            caller,
+            method,
+            request_id(caller),
+            lambda text, facts, failed: self._tell("speech", text, facts, failed),
+        )
+
+    def _tell(self, name: str, text: str, facts: dict[str, Any], failed: bool) -> None:
+        """Log a failure of the server, and anything else where every request is asked for."""
+        if not self._every:
+            told, untold = self._may_tell() if failed else (False, 0)
+            if not told:
+                return
+            if untold:
+                facts["failures_not_logged"] = untold
+        level, name = (logging.ERROR, f"{name}_failed") if failed else (logging.INFO, name)
+        log.log(level, text, extra=event(name, **facts))
 
     def _may_tell(self) -> tuple[bool, int]:
         """Return whether one more line is within the limit, and how many were not."""
@@ -163,9 +176,9 @@ class RequestLog:
             return True, untold
 
 
-def request_id(caller: Caller, request: Request) -> str:
+def request_id(caller: Caller, own_id: str = "") -> str:
     """Return how a request is called: by its header `x-request-id`, else its own id, else a new one."""
-    given = caller.metadata.get("x-request-id") or request.id
+    given = caller.metadata.get("x-request-id") or own_id
     return given[:128] if given else uuid.uuid4().hex
 
 
@@ -183,4 +196,4 @@ def tell_reload(report: ReloadReport) -> None:
             log.info("%s %s %s", verb, name, version, extra=event(verb, model=name, version=version))
     for place, error in (*report.failed, *report.notes):
         facts = {"place": place, "error": type(error).__name__, "fix": error.fix}
-        log.warning("%s: %s", place, error.message, extra=event("load_failed", **facts))
+        log.warning("%s", said_of(place, error), extra=event("load_failed", **facts))

@@ -13,11 +13,10 @@ from tidegate.cloud.logs import LogFormat, RequestLog
 from tidegate.cloud.repository_control import RepositoryControl
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-
     from tidegate.cloud.http.app import Door
     from tidegate.cloud.http.front import HttpFront
     from tidegate.cloud.metrics import RequestCounts, ValueCounts
+    from tidegate.cloud.span_export import SpanExport
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class OutsideSettings:
     log_requests: bool = False
     """whether every request is logged"""
     traces: str = ""
-    """OTLP collector, such as http://127.0.0.1:4318; empty: no traces"""
+    """OTLP collector, such as http://127.0.0.1:4318 or grpc://127.0.0.1:4317; empty: no traces"""
 
     @property
     def serves_http(self) -> bool:
@@ -67,7 +66,7 @@ class Outside:
         self._settings = settings
         self._requests: RequestCounts | None = None
         self._values: ValueCounts | None = None
-        self._provider: TracerProvider | None = None
+        self._spans: SpanExport | None = None
         self._front: HttpFront | None = None
         self.observers: tuple[Observer, ...] = tuple(self._new_observers())
 
@@ -126,8 +125,8 @@ class Outside:
             self._front.stop(grace_s)
         if self._values is not None:
             self._values.close()
-        if self._provider is not None:
-            self._provider.shutdown()
+        if self._spans is not None:
+            self._spans.close()
 
     def _new_observers(self) -> list[Observer]:
         settings, observers = self._settings, list[Observer]()
@@ -140,8 +139,9 @@ class Outside:
         if settings.log_requests or settings.log_failures:
             observers.append(RequestLog(every_request=settings.log_requests))
         if settings.traces:
-            from tidegate.cloud.tracing import Tracing, exporting_provider
+            from tidegate.cloud.span_export import SpanExport
+            from tidegate.cloud.tracing import Tracing
 
-            self._provider = exporting_provider(settings.traces)
-            observers.append(Tracing(self._provider))
+            self._spans = SpanExport(settings.traces)
+            observers.append(Tracing(self._spans.provider))
         return observers

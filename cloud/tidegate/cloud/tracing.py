@@ -12,23 +12,20 @@ answer was handed to the transport; inside it `queue`, `compute`, `reply`. The p
 
 from __future__ import annotations
 
-import os
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from tidegate.cloud.core import Caller, Inference, Request
+from tidegate.cloud.span_export import missing
 from tidegate.cloud.speech_tracing import TracedCall
-from tidegate.errors import ConfigError, DependencyError, TidegateError
+from tidegate.errors import TidegateError
 from tidegate.wire.status import code_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
 SCOPE = "tidegate.cloud"
-
-EXPORT_TIMEOUT_S = 3.0
-"""For sending spans, with retries: what a server that ends waits for a collector that is gone."""
 
 
 class Tracing:
@@ -93,38 +90,6 @@ class Tracing:
             self._tracer.start_span(name, context=inside, start_time=start_ns).end(max(start_ns, stop_ns))
 
 
-def exporting_provider(endpoint: str, *, service_name: str = "tidegate") -> TracerProvider:
-    """Return a provider that sends spans to a collector by OTLP over HTTP, in batches, from a thread of its own.
-
-    Args:
-        endpoint: such as `http://127.0.0.1:4318`; the path of the protocol is added where there is none.
-        service_name: how traces call this server; the environment's OTEL_SERVICE_NAME goes first.
-
-    Raises:
-        ConfigError: not an http(s) address.
-        DependencyError: opentelemetry is not installed.
-    """
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigError(f"trace endpoint {endpoint!r}; expected http(s)://HOST:PORT", fix="such as http://host:4318")
-    try:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_TIMEOUT, OTEL_SERVICE_NAME
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
-        raise _missing(error) from error
-    whole = endpoint if parts.path not in ("", "/") else f"{endpoint.rstrip('/')}/v1/traces"
-    name = os.environ.get(OTEL_SERVICE_NAME, service_name)
-    provider = TracerProvider(resource=Resource.create({"service.name": name, "service.version": version("tidegate")}))
-    timeout_s = None if OTEL_EXPORTER_OTLP_TIMEOUT in os.environ else EXPORT_TIMEOUT_S
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=whole, timeout=timeout_s)))
-    return provider
-
-
 def _attributes(
     caller: Caller, request: Request, answer: Inference | None, error: TidegateError | None
 ) -> dict[str, str | int]:
@@ -152,9 +117,5 @@ def _api() -> tuple[Any, Any]:
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
     except ImportError as error:
-        raise _missing(error) from error
+        raise missing(error) from error
     return trace, TraceContextTextMapPropagator
-
-
-def _missing(error: ImportError) -> DependencyError:
-    return DependencyError(f"traces need opentelemetry: {error}", fix="pip install 'tidegate[otel]'")

@@ -25,7 +25,7 @@ def add_outside(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--log-format", choices=("text", "json"), default="text", help="of standard error")
     group.add_argument("--log-requests", action="store_true", help="a line for every request; never its values")
-    group.add_argument("--traces", default="", metavar="URL", help="OpenTelemetry collector (OTLP over HTTP)")
+    group.add_argument("--traces", default="", metavar="URL", help="OpenTelemetry collector: http(s):// or grpc(s)://")
 
 
 def outside(arguments: argparse.Namespace) -> OutsideSettings:
