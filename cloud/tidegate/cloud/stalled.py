@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from tidegate.cloud.access import Action
+from tidegate.cloud.allocator import FreeMemory
 from tidegate.cloud.core import Caller
 from tidegate.cloud.guard import Guard
 from tidegate.cloud.in_flight import COUNTED_BYTES, BytesInFlight
