@@ -34,6 +34,15 @@ def watch(clock: Clock) -> Watch:
     return Watch(Safety(message_timeout_s=10, slow_reader_s=20, idle_stream_s=30), clock=clock)
 
 
+class Call:
+    """One that waits."""
+
+    def __init__(self, cancel: Ended) -> None:
+        self.cancel = cancel
+        self.since_s = 0.0
+        self.answered = False
+
+
 def stream(
     watching: Watch, ended: Ended, allowed: Callable[[], bool] = lambda: True, *, may_idle: bool = False
 ) -> WatchedStream:
@@ -44,9 +53,9 @@ def stream(
 def test_a_call_whose_message_does_not_come_is_ended_once() -> None:
     clock, ended, in_time = Clock(), Ended(), Ended()
     watching = watch(clock)
-    first, second = object(), object()
-    watching.expect_message(first, ended)
-    watching.expect_message(second, in_time)
+    first, second = Call(ended), Call(in_time)
+    watching.expect_message(first)
+    watching.expect_message(second)
     watching.message_came(second)
     clock.now_s += 10
     watching.look()
@@ -60,9 +69,9 @@ def test_a_call_whose_message_does_not_come_is_ended_once() -> None:
 def test_an_answer_that_is_not_taken_ends_the_call() -> None:
     clock, ended, taken = Clock(), Ended(), Ended()
     watching = watch(clock)
-    first, second = object(), object()
-    watching.answer_leaves(first, ended)
-    watching.answer_leaves(second, taken)
+    first, second = Call(ended), Call(taken)
+    watching.answer_leaves(first)
+    watching.answer_leaves(second)
     watching.over(second)
     clock.now_s += 20.1
     watching.look()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from tidegate.wire.report import (
     header,
     parse_report,
 )
+
+_REPORTING = frozenset({REPORT_HEADER, SIGNATURE_HEADER})
 
 MOST_DEVICES = 10_000
 """Whose last report is kept; the one heard longest ago goes first."""
@@ -98,11 +100,13 @@ class Reception:
         latest = self._latest.latest(heard.report) if heard and self._latest else None
         return [] if latest is None else [(LATEST_HEADER, latest.to_header())]
 
-    def greet(self, context: Any) -> None:
+    def greet(self, headers: Sequence[tuple[str, str | bytes]], context: Any) -> None:
         """Hear and answer a call that nothing else has to be said to; `context` is grpc's. Raises as `hear`."""
-        headers = self.answer(self.hear(context.invocation_metadata()))
-        if headers:
-            context.send_initial_metadata(headers)
+        if not any([key in _REPORTING for key, _ in headers]):
+            return
+        answer = self.answer(self.hear(headers))
+        if answer:
+            context.send_initial_metadata(answer)
 
     def all(self) -> tuple[Heard, ...]:
         """Return the last report of each device, the one heard longest ago first.

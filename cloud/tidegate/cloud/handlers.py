@@ -212,8 +212,9 @@ def _begun(method: Method, behaviour: BeginUnary, work: Work, reception: Recepti
     def begin(raw: bytes, caller: ContextCaller, reply: Reply) -> None:
         try:
             guard.at_the_door(caller, method.name)
-            caller.when_over(work.begin().release)
-            reception.greet(caller.context)
+            work.enter()
+            caller.when_over(work.leave)
+            reception.greet(caller.headers, caller.context)
             request = _parsed(method, raw)
         except TidegateError as error:
             reply(None, error)

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from tidegate.cloud.access import Action
 from tidegate.cloud.allocator import FreeMemory
 from tidegate.cloud.core import Caller
+from tidegate.cloud.direct import AwaitedCall
 from tidegate.cloud.guard import Guard
 from tidegate.cloud.in_flight import COUNTED_BYTES, BytesInFlight
 from tidegate.cloud.limits import Safety
@@ -26,9 +27,6 @@ from tidegate.errors import ResourceError
 log = logging.getLogger(__name__)
 
 Message = TypeVar("Message")
-
-Timed = dict[int, tuple[float, Callable[[], object]]]
-"""Since when a call waits, on the watch's clock, and what ends it; by its identity."""
 
 WATCH_INTERVAL_S = 0.5
 
@@ -162,8 +160,7 @@ class Watch:
         self._safety = safety
         self._clock = clock
         self._streams: dict[int, WatchedStream] = {}
-        self._waiting: Timed = {}
-        self._leaving: Timed = {}
+        self._calls: set[AwaitedCall] = set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tidegate-limits", daemon=True)
 
@@ -179,8 +176,8 @@ class Watch:
 
     @property
     def waiting(self) -> int:
-        """Calls whose message has not come."""
-        return len(self._waiting)
+        """Calls that wait for their caller."""
+        return len(self._calls)
 
     def stream(
         self, client: str, cancel: Callable[[], object], still_allowed: Callable[[], bool], *, may_idle: bool
@@ -204,29 +201,31 @@ class Watch:
 
         return watched, Token(forget)
 
-    def expect_message(self, call: object, cancel: Callable[[], object]) -> None:
+    def expect_message(self, call: AwaitedCall) -> None:
         """Give a call `message_timeout_s` for its message; `message_came` ends the wait. Costs well below 1 µs."""
-        self._waiting[id(call)] = (self._clock(), cancel)
+        call.since_s = self._clock()
+        self._calls.add(call)
 
-    def message_came(self, call: object) -> None:
+    def message_came(self, call: AwaitedCall) -> None:
         """Wait no more for a call's message."""
-        self._waiting.pop(id(call), None)
+        self._calls.discard(call)
 
-    def answer_leaves(self, call: object, cancel: Callable[[], object], size_bytes: int = 0) -> None:
+    def answer_leaves(self, call: AwaitedCall, size_bytes: int = 0) -> None:
         """Give a caller `slow_reader_s` to take his answer; `over` ends the wait.
 
         Raises:
             ResourceError: it is larger than all answers together may be.
         """
-        self._leaving[id(call)] = (self._clock(), cancel)
+        call.answered = True
+        call.since_s = self._clock()
+        self._calls.add(call)
         if size_bytes >= COUNTED_BYTES:
             self.unread.check(size_bytes)
-            self.unread.hold(call, size_bytes, cancel)
+            self.unread.hold(call, size_bytes, call.cancel)
 
-    def over(self, call: object) -> None:
+    def over(self, call: AwaitedCall) -> None:
         """Wait for nothing of this call any more."""
-        self._waiting.pop(id(call), None)
-        self._leaving.pop(id(call), None)
+        self._calls.discard(call)
         self.unread.release(call)
 
     def look(self) -> None:
@@ -235,23 +234,17 @@ class Watch:
         for place, watched in list(self._streams.items()):
             if watched.judge(now_s):
                 self._streams.pop(place, None)
-        _end_older(self._waiting, now_s - self._safety.message_timeout_s)
-        _end_older(self._leaving, now_s - self._safety.slow_reader_s)
+        for call in list(self._calls):
+            limit_s = self._safety.slow_reader_s if call.answered else self._safety.message_timeout_s
+            if now_s - call.since_s > limit_s:
+                self._calls.discard(call)
+                call.cancel()
 
     def _run(self) -> None:
         memory = FreeMemory()
         while not self._stopping.wait(WATCH_INTERVAL_S):
             self.look()
             memory.look(self._clock(), quiet=not self.unread.bytes)
-
-
-def _end_older(calls: Timed, before_s: float) -> None:
-    """End the calls that were noted before a moment; a dictionary is in the order in which they were."""
-    for place, (since_s, cancel) in list(calls.items()):
-        if since_s >= before_s:
-            return
-        if calls.pop(place, None) is not None:
-            cancel()
 
 
 class Streams:
