@@ -85,6 +85,8 @@ def test_call_shows_the_server_the_model_and_runs_it(tmp_path: Path) -> None:
             {"name": "linear", "version": "1.0.0", "ready": True}
         ]
         assert "total" in tidegate("call", server.address, "linear").stdout
+        described = json.loads(tidegate("call", server.address, "linear", "--json").stdout)
+        assert described["signature"]["inputs"] == [{"name": "x", "dtype": "FP32", "shape": [-1, 4]}]
         out = tmp_path / "out.npz"
         done = tidegate("call", server.address, "linear", "--input", tmp_path / "in.npz", "--output", out, "--json")
         assert done.returncode == 0, done.stderr

@@ -80,24 +80,42 @@ def test_labels_are_moved_by_command_and_kept_over_restarts(
         assert "stable" in capsys.readouterr().out
 
 
-def test_the_command_shows_certificate_and_key(
+def test_commands_that_call_a_server_show_certificate_and_key(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     authority = Authority(tmp_path)
     server_pair, operator = authority.pair("server"), authority.pair("operator")
-    entry, key = new_key(roles=("admin",), models=("*",))
+    entry, key = new_key(roles=("admin", "infer"), models=("*",))
     write_access_file(tmp_path / "keys.json", AccessFile(keys=(entry,)))
     token = tmp_path / "operator.token"
     token.write_text(f"{key}\n")
     tls = TlsFiles(server_pair.cert, server_pair.key, authority.path)
     safety = Safety(tls=tls, access_file=tmp_path / "keys.json")
+    shows = ["--tls-ca", str(authority.path), "--tls-cert", str(operator.cert), "--tls-key", str(operator.key)]
     with Server([models], settings=ServerSettings(safety=safety)) as server:
-        move = ["label", server.address, "linear", "stable=1.1.0", "--tls-ca", str(authority.path)]
-        move += ["--tls-cert", str(operator.cert), "--tls-key", str(operator.key)]
-        assert main(move) == 2
-        assert "no key was sent" in capsys.readouterr().err
-        assert main([*move, "--token-file", str(token)]) == 0
-        assert capsys.readouterr().out == "linear: stable nowhere -> 1.1.0\n"
+        for command in (
+            ["label", server.address, "linear", "stable=1.1.0"],
+            ["call", server.address, "linear"],
+            ["bench", "--server", server.address, "--model", "linear", "--min-duration-s", "0", "--min-calls", "1"],
+            ["conformance", server.address, "--model", "linear", "--source", "grpc"],
+        ):
+            assert main([*command, *shows]) == 2
+            printed = capsys.readouterr()
+            assert "no key was sent" in printed.err
+            assert "--token-file FILE" in printed.err
+            assert printed.out == ""
+            assert main([*command, *shows, "--token-file", str(token)]) == 0
+            assert "linear" in capsys.readouterr().out
+
+
+def test_a_wrong_version_is_told_of_versions_and_labels_apart(models: Path) -> None:
+    held = RepositorySettings(labels={"linear": {"stable": "1.1.0"}})
+    with (
+        Server([models], repository=held) as server,
+        Client(server.address, timeout_s=PROCESS_TIMEOUT_S) as client,
+        pytest.raises(NotFoundError, match=r"versions: 1\.1\.0, 1\.2\.0; labels: stable$"),
+    ):
+        client.model_metadata("linear", "7")
 
 
 def test_every_worker_follows_a_label(models: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from tidegate.cloud.budget import plan
 from tidegate.cloud.lifecycle import TABLE, Event, State, next_state
+from tidegate.cloud.version_status import ReloadReport
 from tidegate.cloud.versions import AllVersions, Labels, Latest, Specific, parse_policy
-from tidegate.errors import ConfigError, NotFoundError, StateError, TidegateError
+from tidegate.errors import BundleError, ConfigError, NotFoundError, StateError, TidegateError
 
 OFFERED = ("1.10.0", "1.9.0", "2.0.0-rc.1", "2.0.0")
 
@@ -96,3 +97,15 @@ def test_cores_are_shared_out(
 def test_more_than_there_is_cannot_be_asked_for(workers: int | None, threads: int | None) -> None:
     with pytest.raises(TidegateError):
         plan((0, 1), workers, threads)
+
+
+@pytest.mark.parametrize(
+    ("place", "message", "said"),
+    [
+        ("models/a.tide", "models/a.tide is cut off", "models/a.tide is cut off"),
+        ("linear 1.0.0", "no runtime for it", "linear 1.0.0: no runtime for it"),
+    ],
+)
+def test_a_place_is_named_once(place: str, message: str, said: str) -> None:
+    report = ReloadReport(failed=((place, BundleError(message, fix="get it again")),))
+    assert report.lines == (f"tidegate: {said}\n  what to do: get it again",)

@@ -114,9 +114,10 @@ class ReadyVersions:
         if versions is None:
             known = ", ".join(self._models) or "none"
             return NotFoundError(f"there is no model {name!r}; models: {known}", fix="ask for one of these")
+        labels = ", ".join(self._labels(name, versions))
         return NotFoundError(
-            f"model {name!r} has no version {version!r}; versions: "
-            f"{', '.join((*versions, *self.labels_by_model.of(name)))}",
+            f"model {name!r} has no version {version!r}; versions: {', '.join(versions)}"
+            + (f"; labels: {labels}" if labels else ""),
             fix="ask for one of these, or leave the version empty for the highest",
         )
 

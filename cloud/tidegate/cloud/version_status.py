@@ -41,9 +41,14 @@ class ReloadReport:
         """It in words, for a log."""
         changed = (("loaded", self.loaded), ("unloaded", self.unloaded))
         return tuple(f"{verb} {name} {version}" for verb, keys in changed for name, version in keys) + tuple(
-            f"tidegate: {place}: {error.message}\n  what to do: {error.fix}"
+            f"tidegate: {said_of(place, error)}\n  what to do: {error.fix}"
             for place, error in (*self.failed, *self.notes)
         )
+
+
+def said_of(place: str, error: TidegateError) -> str:
+    """Return what is wrong with a place; many messages begin with it already."""
+    return error.message if error.message.startswith(place) else f"{place}: {error.message}"
 
 
 class Statuses:

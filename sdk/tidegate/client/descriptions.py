@@ -41,6 +41,7 @@ class ModelDescription:
     versions: tuple[str, ...]
     platform: str
     signature: Signature
+    """names, datatypes and shapes; `finite` is not told over the wire and stays at its default"""
     properties: dict[str, str]
 
 

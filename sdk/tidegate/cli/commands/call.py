@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tidegate.bundle.arrays import pack_arrays, unpack_arrays
 from tidegate.bundle.atomic import write_atomically
@@ -76,11 +78,29 @@ def _infer(client: Client, arguments: argparse.Namespace) -> None:
 
 def _show_model(model: ModelDescription, *, as_json: bool) -> None:
     if as_json:
-        print_json(model)
+        print_json(_described(model))
         return
-    print(f"{model.name}, versions {', '.join(model.versions)}, {model.platform}")
+    print(
+        f"{model.name}, versions {', '.join(model.versions) or 'not stated'}, {model.platform or 'platform not stated'}"
+    )
     sides = (("input", model.signature.inputs), ("output", model.signature.outputs))
     print_table(("side", "name", "dtype", "shape"), [_row(side, spec) for side, specs in sides for spec in specs])
+
+
+def _described(model: ModelDescription) -> dict[str, Any]:
+    """Return what the server stated, and nothing that it did not: the protocol has no word for `finite`."""
+
+    def tensors(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
+        return [{"name": spec.name, "dtype": spec.dtype, "shape": spec.shape} for spec in specs]
+
+    signature = {"inputs": tensors(model.signature.inputs), "outputs": tensors(model.signature.outputs)}
+    return {
+        "name": model.name,
+        "versions": model.versions,
+        "platform": model.platform,
+        "signature": signature,
+        "properties": model.properties,
+    }
 
 
 def _row(side: str, spec: TensorSpec) -> tuple[str, str, str, str]:
