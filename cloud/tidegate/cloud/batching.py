@@ -148,13 +148,7 @@ class Batcher:
         if free:
             self._run_here(job)
             return
-        told, finish = threading.Event(), job.finish
-
-        def finish_and_wake(outputs: Arrays | None, error: TidegateError | None) -> None:
-            finish(outputs, error)
-            told.set()
-
-        job.finish = finish_and_wake
+        job.waiter = told = threading.Event()
         self.submit(job)
         told.wait()
 
@@ -268,13 +262,13 @@ class Batcher:
         ran_ns = time.monotonic_ns()
         self._statistics.ran(sum(rows), len(jobs), joined_ns - began_ns, ran_ns - joined_ns, 0)
         for job, part in zip(jobs, parts, strict=True):
-            job.started_ns = began_ns
+            job.started_ns, job.ended_ns = began_ns, ran_ns
             # Fewer rows do not take longer.
             self._short.saw(job.key, job.rows, cpu_ns)
             self._tell(job, part, None)
 
     def _run_alone(self, job: Job) -> None:
-        job.started_ns = began_ns = time.monotonic_ns()
+        job.started_ns = time.monotonic_ns()
         began_cpu_ns = time.thread_time_ns() if self._short.due(job.key, job.rows) else 0
         try:
             with self._computing():
@@ -290,22 +284,28 @@ class Batcher:
             raise
         if began_cpu_ns:
             self._short.saw(job.key, job.rows, time.thread_time_ns() - began_cpu_ns)
-        self._statistics.ran(job.rows, 1, 0, time.monotonic_ns() - began_ns, 0)
-        self._tell(job, outputs, None)
+        job.ended_ns = time.monotonic_ns()
+        self._statistics.ran_alone(job.rows, job.began_ns, job.started_ns, job.ended_ns)
+        _hand_over(job, outputs, None)
 
     def _tell(self, job: Job, outputs: Arrays | None, error: TidegateError | None) -> None:
         now_ns = time.monotonic_ns()
         started_ns = job.started_ns or now_ns
         self._statistics.finished(error is None, started_ns - job.began_ns, now_ns - job.began_ns)
-        finish = job.finish
-        # It refers to the job: without this cut a request and its tensors would wait for the garbage collector.
-        del job.finish
-        finish(outputs, error)
+        _hand_over(job, outputs, error)
 
     def _tell_lost(self, lost: Sequence[tuple[Job, TidegateError]]) -> None:
         for job, why in lost:
             self._statistics.dropped()
             self._tell(job, None, why)
+
+
+def _hand_over(job: Job, outputs: Arrays | None, error: TidegateError | None) -> None:
+    try:
+        job.finish(outputs, error)
+    finally:
+        if job.waiter is not None:
+            job.waiter.set()
 
 
 def split(outputs: Arrays, rows: Sequence[int]) -> list[Arrays]:

@@ -92,7 +92,7 @@ class Inference(NamedTuple):
     served: ServedModel
     outputs: dict[str, NDArray[Any]]
     queue_ns: int = 0
-    """from the request's arrival in the core to the start of its run; as the next, counted for observers only"""
+    """from the request's arrival in the core to the start of its run"""
     compute_ns: int = 0
     """from there to the end of the run, with joining and splitting"""
 
@@ -225,36 +225,26 @@ class Core:
             finish: told the outcome, perhaps before this returns.
             inline: whether a run that is known to be short may be done on this thread.
         """
-        try:
-            self._start(request, caller, finish, blocking=False, inline=inline)
-        except TidegateError as error:
-            finish(None, error)
+        self._start(request, caller, finish, blocking=False, inline=inline)
 
     def _start(self, request: Request, caller: Caller, finish: Finish, *, blocking: bool, inline: bool) -> None:
-        """Admit, find, check, schedule. What is raised here was not told to `finish`."""
+        """Admit, find, check, schedule."""
         began_ns = time.monotonic_ns()
-        if self._observers:
-            finish = self._observed(request, caller, finish, began_ns)
+        served = None
         try:
             for admission in self._admissions:
                 admission.admit(caller, request.model)
             served = self._use(request)
-        except TidegateError as error:
-            if not self._observers:
-                raise
-            finish(None, error)
-            return
-        try:
-            job = self._job(served, request, caller, finish, began_ns)
+            job = InferenceJob(served, request, caller, finish, self._observers, began_ns)
             if blocking:
                 served.batcher.run(job)
             else:
                 served.batcher.submit(job, inline=inline)
         except TidegateError as error:
-            served.usage.end()
-            if not self._observers:
-                raise
+            if served is not None:
+                served.usage.end()
             finish(None, error)
+            _tell(self._observers, caller, request, None, error, began_ns)
 
     def _use(self, request: Request) -> ServedModel:
         while True:
@@ -262,68 +252,100 @@ class Core:
             if served.usage.begin():
                 return served
 
-    def _job(self, served: ServedModel, request: Request, caller: Caller, finish: Finish, began_ns: int) -> Job:
-        """Check the request against the model; everything that the caller can do wrong is found here."""
-        names = checked_outputs(served, request.wanted)
-        arrays = served.checked(request.feeds)
-        rows = 1
+
+class InferenceJob(Job):
+    """One request on its way through a model, and who is told of its outcome."""
+
+    __slots__ = ("_caller", "_finish_request", "_length", "_observers", "_request", "_served", "_wanted")
+
+    def __init__(
+        self,
+        served: ServedModel,
+        request: Request,
+        caller: Caller,
+        finish: Finish,
+        observers: Sequence[Observer],
+        began_ns: int,
+    ) -> None:
+        """Check a request against its model; everything that the caller can do wrong is found here.
+
+        Args:
+            served: counted as used until the outcome is told.
+            request: what is asked for.
+            caller: whose deadline counts.
+            finish: told the outcome.
+            observers: told after that.
+            began_ns: `time.monotonic_ns()` when it arrived.
+
+        Raises:
+            InputError: an unknown output, or inputs that do not fit; nothing is told then.
+        """
         batcher = served.batcher
-        padding, length = batcher.settings.padding, 0
-        if padding is not None:
-            arrays, length = padding.pad(served.signature, arrays)
-        if batcher.batched:
-            rows = arrays[0].shape[0]
-            if any(array.shape[0] != rows for array in arrays):
-                raise InputError(
-                    f"inputs have {[array.shape[0] for array in arrays]} rows; expected as many in each",
-                    fix="send the same number of rows for every input",
-                )
-        key = tuple(
-            [array.shape[1:] for array in arrays] if batcher.batched and rows else [array.shape for array in arrays]
-        )
-        known = served.output_names
-        timed = bool(self._observers)
-
-        def done(outputs: Arrays | None, error: TidegateError | None) -> None:
-            try:
-                if outputs is None:
-                    finish(None, error)
-                    return
-                if padding is not None:
-                    outputs = padding.crop(served.signature, outputs, length)
-                by_name = dict(zip(known, outputs, strict=True))
-                if names is not known:
-                    by_name = {name: by_name[name] for name in names}
-                queue_ns = job.started_ns - began_ns if timed else 0
-                compute_ns = time.monotonic_ns() - job.started_ns if timed else 0
-                finish(Inference(served, by_name, queue_ns, compute_ns), None)
-            finally:
-                served.usage.end()
-
+        self._wanted = checked_outputs(served, request.wanted)
+        arrays, self._length = served.checked(request.feeds), 0
+        if batcher.settings.padding is not None:
+            arrays, self._length = batcher.settings.padding.pad(served.signature, arrays)
+        rows = _common_rows(arrays) if batcher.batched else 1
         deadline_s = caller.deadline_s
         if request.timeout_s:
             last_s = time.monotonic() + request.timeout_s
             deadline_s = last_s if deadline_s is None else min(deadline_s, last_s)
-        job = Job(
+        super().__init__(
             arrays,
-            key=key,
+            key=tuple([array.shape[1:] if batcher.batched and rows else array.shape for array in arrays]),
             rows=rows,
-            finish=done,
             began_ns=began_ns,
             priority=request.priority,
             deadline_s=deadline_s,
             gone=caller.gone,
         )
-        return job
+        self._served, self._request, self._caller = served, request, caller
+        self._finish_request, self._observers = finish, observers
 
-    def _observed(self, request: Request, caller: Caller, finish: Finish, began_ns: int) -> Finish:
-        def told(answer: Inference | None, error: TidegateError | None) -> None:
-            finish(answer, error)
-            took_ns = time.monotonic_ns() - began_ns
-            for observer in self._observers:
-                observer.finished(caller, request, answer, error, took_ns)
+    def finish(self, outputs: Arrays | None, error: TidegateError | None) -> None:
+        """Tell the outcome; the version is used until everybody knows it."""
+        served = self._served
+        try:
+            answer = None if outputs is None else self._answer(served, outputs)
+            self._finish_request(answer, error)
+            _tell(self._observers, self._caller, self._request, answer, error, self.began_ns)
+        finally:
+            served.usage.end()
 
-        return told
+    def _answer(self, served: ServedModel, outputs: Arrays) -> Inference:
+        padding = served.batcher.settings.padding
+        if padding is not None:
+            outputs = padding.crop(served.signature, outputs, self._length)
+        known = served.output_names
+        by_name = dict(zip(known, outputs, strict=True))
+        if self._wanted is not known:
+            by_name = {name: by_name[name] for name in self._wanted}
+        return Inference(served, by_name, self.started_ns - self.began_ns, self.ended_ns - self.started_ns)
+
+
+def _tell(
+    observers: Sequence[Observer],
+    caller: Caller,
+    request: Request,
+    answer: Inference | None,
+    error: TidegateError | None,
+    began_ns: int,
+) -> None:
+    if observers:
+        took_ns = time.monotonic_ns() - began_ns
+        for observer in observers:
+            observer.finished(caller, request, answer, error, took_ns)
+
+
+def _common_rows(arrays: Arrays) -> int:
+    """Return the size of the first axis, which all inputs of a model with a batch axis share."""
+    rows: int = arrays[0].shape[0]
+    if len(arrays) > 1 and any(array.shape[0] != rows for array in arrays):
+        raise InputError(
+            f"inputs have {[array.shape[0] for array in arrays]} rows; expected as many in each",
+            fix="send the same number of rows for every input",
+        )
+    return rows
 
 
 def checked_outputs(served: ServedModel, wanted: Sequence[str]) -> Sequence[str]:

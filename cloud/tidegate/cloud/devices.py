@@ -102,7 +102,7 @@ class Reception:
 
     def greet(self, headers: Sequence[tuple[str, str | bytes]], context: Any) -> None:
         """Hear and answer a call that nothing else has to be said to; `context` is grpc's. Raises as `hear`."""
-        if not any([key in _REPORTING for key, _ in headers]):
+        if not any(key in _REPORTING for key, _ in headers):
             return
         answer = self.answer(self.hear(headers))
         if answer:

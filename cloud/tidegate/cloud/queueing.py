@@ -5,6 +5,7 @@ No locks and no clock in here: the batcher holds the one and hands in the other.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,7 +54,10 @@ class QueueSettings:
 class Job:
     """One checked request on its way through a model."""
 
-    __slots__ = ("arrays", "began_ns", "deadline_s", "finish", "gone", "key", "priority", "rows", "started_ns")
+    __slots__ = (
+        *("_finish", "arrays", "began_ns", "deadline_s", "ended_ns", "gone", "key", "priority", "rows", "started_ns"),
+        "waiter",
+    )
 
     def __init__(
         self,
@@ -61,8 +65,8 @@ class Job:
         *,
         key: tuple[Any, ...],
         rows: int,
-        finish: Finish,
         began_ns: int,
+        finish: Finish | None = None,
         priority: int = 0,
         deadline_s: float | None = None,
         gone: Callable[[], bool] = nobody_leaves,
@@ -73,8 +77,8 @@ class Job:
             arrays: inputs in the signature's order.
             key: equal for requests that may share a run.
             rows: along the first axis; 1 where there is no batch axis.
-            finish: told the outcome, from any thread.
             began_ns: `time.monotonic_ns()` when the request arrived.
+            finish: told the outcome, from any thread; None for a job that has a `finish` of its own.
             priority: 1 comes first; 0 for the queue's default.
             deadline_s: on `time.monotonic()`; None for none.
             gone: whether nobody waits for the answer any more.
@@ -82,12 +86,21 @@ class Job:
         self.arrays = arrays
         self.key = key
         self.rows = rows
-        self.finish = finish
+        self._finish = finish
         self.began_ns = began_ns
         self.started_ns = 0
+        """when its run began, and below when that ended; 0 before"""
+        self.ended_ns = 0
+        self.waiter: threading.Event | None = None
+        """set when the outcome was told"""
         self.priority = priority
         self.deadline_s = deadline_s
         self.gone = gone
+
+    def finish(self, outputs: Arrays | None, error: TidegateError | None) -> None:
+        """Take the outcome, exactly once, from any thread."""
+        if self._finish is not None:
+            self._finish(outputs, error)
 
     def given_up(self, now_s: float) -> TidegateError | None:
         """Return why it need not run any more, or None."""

@@ -58,9 +58,7 @@ class ShortRuns:
     def due(self, key: Hashable, rows: int) -> bool:
         """Say whether the next run is to be measured: each of a shape that may lose its proofs, else every so many."""
         self._runs += 1
-        return self._possible and (
-            not self._runs % MEASURED_EVERY or self._proofs.get((key, rows), 0) < MOST_PROOFS
-        )
+        return self._possible and (not self._runs % MEASURED_EVERY or self._proofs.get((key, rows), 0) < MOST_PROOFS)
 
     def allows(self, key: Hashable, rows: int) -> bool:
         """Say whether a run of this shape may be done in place."""

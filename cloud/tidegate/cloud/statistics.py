@@ -3,6 +3,9 @@
 Times are in nanoseconds and only grow. One request counts once in `success` or `fail`; one run of the model counts once
 in `executions`, however many requests it carried. A batch's compute times count for each of its requests, as Triton's
 do, and once in `batches` under its number of rows.
+
+A request that ran alone is appended to a list, without a lock; many at a time are put into the counters, by whoever
+appends the last of `FOLD_AT` or reads.
 """
 
 from __future__ import annotations
@@ -12,8 +15,17 @@ import time
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 BOUNDS_NS = tuple(round(step * 10**power) for power in (5, 6, 7, 8, 9) for step in (1, 2.5, 5))
 """Upper ends of the bins of times: .1, .25, .5, 1 ms and so on to 5 s. A last bin takes what is longer."""
+
+
+FOLD_AT = 1024
+"""Runs that are put into the counters together."""
+
+_BOUNDS = np.array(BOUNDS_NS, np.int64)
 
 
 @dataclass
@@ -27,6 +39,10 @@ class Duration:
         """Count `count` events of `ns` each."""
         self.count += count
         self.ns += ns * count
+
+    def plus(self, count: int, ns: int) -> Duration:
+        """Return these and `count` more events of `ns` together."""
+        return Duration(self.count + count, self.ns + ns)
 
 
 def empty_bins() -> list[int]:
@@ -82,6 +98,26 @@ class Statistics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = Counts()
+        self._alone: list[tuple[int, int, int, int]] = []
+        """runs of single requests that are not counted yet"""
+
+    def ran_alone(self, rows: int, began_ns: int, started_ns: int, ended_ns: int) -> None:
+        """Count one request that was answered by a run of its own.
+
+        Args:
+            rows: of the request.
+            began_ns: `time.monotonic_ns()` when it arrived.
+            started_ns: when its run began.
+            ended_ns: when that ended.
+        """
+        alone = self._alone
+        alone.append((rows, began_ns, started_ns, ended_ns))
+        # Whoever finds the lock taken goes on: the one who has it, or the next one, counts what came meanwhile.
+        if len(alone) >= FOLD_AT and self._lock.acquire(blocking=False):
+            try:
+                self._fold()
+            finally:
+                self._lock.release()
 
     def ran(self, rows: int, requests: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
         """Count one run of the model."""
@@ -122,6 +158,7 @@ class Statistics:
     def read(self) -> Counts:
         """Return a copy."""
         with self._lock:
+            self._fold()
             now = self._counts
             names = ("success", "fail", "queue", "compute_input", "compute_infer", "compute_output")
             copies = {name: replace(getattr(now, name)) for name in names}
@@ -132,3 +169,36 @@ class Statistics:
             copied = replace(now, **copies, batches=batches)
             copied.queue_bins, copied.infer_bins = list(now.queue_bins), list(now.infer_bins)
             return copied
+
+    def _fold(self) -> None:
+        """Count the runs that were there at first; others append behind them meanwhile. The lock is held."""
+        taken = self._alone[:]
+        if not taken:
+            return
+        del self._alone[: len(taken)]
+        rows, began_ns, started_ns, ended_ns = np.array(taken, np.int64).T
+        queue_ns, infer_ns = started_ns - began_ns, ended_ns - started_ns
+        counts, count = self._counts, len(taken)
+        counts.success = counts.success.plus(count, int((ended_ns - began_ns).sum()))
+        counts.queue = counts.queue.plus(count, int(queue_ns.sum()))
+        counts.compute_input = counts.compute_input.plus(count, 0)
+        counts.compute_infer = counts.compute_infer.plus(count, int(infer_ns.sum()))
+        counts.compute_output = counts.compute_output.plus(count, 0)
+        counts.queue_bins = _added(counts.queue_bins, queue_ns)
+        counts.infer_bins = _added(counts.infer_bins, infer_ns)
+        counts.executions += count
+        counts.inferences += int(rows.sum())
+        since_last_ns = time.monotonic_ns() - int(ended_ns.max())
+        counts.last_inference_ms = max(counts.last_inference_ms, (time.time_ns() - since_last_ns) // 1_000_000)
+        for size in np.unique(rows).tolist():
+            times_ns = infer_ns[rows == size]
+            batch = counts.batches.setdefault(size, BatchCounts())
+            batch.compute_input = batch.compute_input.plus(len(times_ns), 0)
+            batch.compute_infer = batch.compute_infer.plus(len(times_ns), int(times_ns.sum()))
+            batch.compute_output = batch.compute_output.plus(len(times_ns), 0)
+
+
+def _added(bins: list[int], times_ns: NDArray[np.int64]) -> list[int]:
+    """Return the bins with these times in them."""
+    more = np.bincount(np.searchsorted(_BOUNDS, times_ns), minlength=len(bins))
+    return [old + new for old, new in zip(bins, more.tolist(), strict=True)]
