@@ -24,7 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -121,6 +121,14 @@ class Observer(Protocol):
         """Take note; must not raise and must not wait. `took_ns` counts from the request's arrival in the core."""
 
 
+@runtime_checkable
+class DoorObserver(Protocol):
+    """An Observer that also learns of requests which were answered without having been begun."""
+
+    def turned_away(self, caller: Caller, transport: str, error: TidegateError) -> None:
+        """Take note of a request that cannot be read or was not let in; must not raise and must not wait."""
+
+
 class Core:
     """What the server can do, for any number of threads."""
 
@@ -144,6 +152,7 @@ class Core:
         self.work = work
         self._admissions = tuple(admissions)
         self._observers = tuple(observers)
+        self._door_observers = tuple(one for one in self._observers if isinstance(one, DoorObserver))
 
     @property
     def observers(self) -> tuple[Observer, ...]:
@@ -226,6 +235,17 @@ class Core:
             inline: whether a run that is known to be short may be done on this thread.
         """
         self._start(request, caller, finish, blocking=False, inline=inline)
+
+    def turned_away(self, caller: Caller, transport: str, error: TidegateError) -> None:
+        """Tell of an inference request that ended before `begin`: not readable, not permitted, while draining.
+
+        Args:
+            caller: who made it.
+            transport: `grpc` or `http`.
+            error: what he is told.
+        """
+        for observer in self._door_observers:
+            observer.turned_away(caller, transport, error)
 
     def _start(self, request: Request, caller: Caller, finish: Finish, *, blocking: bool, inline: bool) -> None:
         """Admit, find, check, schedule."""

@@ -57,6 +57,8 @@ class Behaviours:
     """counted as work until the answer is out; a draining server begins none"""
     blocking: Mapping[str, Commanded]
     """request message and caller to response message, in its own time"""
+    turned_away: Callable[[Caller, TidegateError], None] = lambda caller, error: None
+    """told of a call that would have been begun and cannot be"""
 
 
 def unary_handlers(
@@ -84,7 +86,7 @@ def unary_handlers(
         if method.streaming:
             continue
         if method.name in behaviours.begun:
-            begin = _begun(method, behaviours.begun[method.name], work, reception, guard)
+            begin = _begun(method, behaviours, work, reception, guard)
             handlers[method.name] = _waiting(begin) if direct is None else direct.handler(begin)
         elif method.name in behaviours.quick and direct is not None:
             handlers[method.name] = direct.handler(_quick(method, behaviours.quick[method.name], guard))
@@ -208,7 +210,9 @@ def _command(method: Method, behaviour: Commanded, guard: Guard, pool: ThreadPoo
     return begin
 
 
-def _begun(method: Method, behaviour: BeginUnary, work: Work, reception: Reception, guard: Guard) -> Begin:
+def _begun(method: Method, behaviours: Behaviours, work: Work, reception: Reception, guard: Guard) -> Begin:
+    behaviour = behaviours.begun[method.name]
+
     def begin(raw: bytes, caller: ContextCaller, reply: Reply) -> None:
         try:
             guard.at_the_door(caller, method.name)
@@ -217,6 +221,7 @@ def _begun(method: Method, behaviour: BeginUnary, work: Work, reception: Recepti
             reception.greet(caller.headers, caller.context)
             request = _parsed(method, raw)
         except TidegateError as error:
+            behaviours.turned_away(caller, error)
             reply(None, error)
             return
         behaviour(request, caller, reply)

@@ -107,6 +107,10 @@ class InferenceServicer:
 
         self.begin(request, caller, finish, inline=True)
 
+    def turned_away(self, caller: Caller, error: TidegateError) -> None:
+        """Tell of a request over gRPC that cannot be begun."""
+        self._core.turned_away(caller, "grpc", error)
+
     def begin(self, request: Any, caller: Caller, finish: Respond, *, inline: bool) -> None:
         """Begin one ModelInferRequest; its ModelInferResponse, or the error, is told to `finish`; nothing is raised.
 
@@ -124,6 +128,7 @@ class InferenceServicer:
                     check_classifiable(served, name)
             asked = _asked(request)
         except TidegateError as error:
+            self.turned_away(caller, error)
             finish(None, error)
             return
 

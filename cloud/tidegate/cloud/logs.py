@@ -142,6 +142,18 @@ class RequestLog:
         text = f"request {facts['request_id']} for {facts['model']} {facts['version']}: {code}, {facts['took_ms']} ms"
         self._tell("request", text, facts, failed)
 
+    def turned_away(self, caller: Caller, transport: str, error: TidegateError) -> None:
+        """Log one request that could not be read or let in, where every request is asked for."""
+        facts = {
+            "request_id": request_id(caller),
+            "transport": transport,
+            "code": code_of(error),
+            "error": type(error).__name__,
+            "peer": caller.peer,
+        }
+        text = f"request {facts['request_id']} over {transport} was turned away: {facts['code']}"
+        self._tell("request_turned_away", text, facts, failed=False)
+
     def speech_opened(self, caller: Caller, method: str) -> LoggedCall:
         """Log one speech call when it ends, if that is an event."""
         return LoggedCall(

@@ -151,6 +151,7 @@ def _inference(
             "RepositoryModelUnload": control.unload,
             "LogSettings": LogSettings(control.permit_settings),
         },
+        turned_away=servicer.turned_away,
     )
     name, handlers = unary_handlers(
         OPEN_INFERENCE, behaviours, work=core.work, reception=reception, guard=guard, direct=pool

@@ -100,9 +100,11 @@ class StreamingInference:
                 f"{len(raw)} bytes are not a valid ModelInferRequest: {error}",
                 fix="encode the request with the published .proto file",
             )
+            self._servicer.turned_away(caller, malformed)
             tell(_failure(request, malformed))
             return
         except TidegateError as error:
+            self._servicer.turned_away(caller, error)
             tell(_failure(request, error))
             return
 

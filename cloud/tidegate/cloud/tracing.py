@@ -63,6 +63,23 @@ class Tracing:
                 self._add_parts(span, answer, began_ns, end_ns)
         span.end(end_ns)
 
+    def turned_away(self, caller: Caller, transport: str, error: TidegateError) -> None:
+        """Make a span without length, so that the caller's trace shows where his request ended."""
+        moment_ns = time.time_ns()
+        span = self._tracer.start_span(
+            "request",
+            context=self._propagator.extract(caller.metadata),
+            kind=self._trace.SpanKind.SERVER,
+            start_time=moment_ns,
+            attributes={
+                "rpc.system": transport,
+                "network.peer.address": caller.peer,
+                "tidegate.code": code_of(error),
+            },
+        )
+        span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, type(error).__name__))
+        span.end(moment_ns)
+
     def speech_opened(self, caller: Caller, method: str) -> TracedCall:
         """Begin the span of one speech call."""
         span = self._tracer.start_span(

@@ -126,7 +126,12 @@ class Metrics:
         )
         for key, times in sorted(self._requests.read().items()):
             request.add_histogram(BOUNDS_S, times.bins, times.total_ns / 1e9, key._asdict())
-        return [request]
+        away = Family(
+            "tidegate_turned_away_total", "counter", "Requests for inference that could not be read or let in.", []
+        )
+        for (transport, code), count in sorted(self._requests.read_turned_away().items()):
+            away.add(count, transport=transport, code=code)
+        return [request, away]
 
     def _counted_values(self) -> list[Family]:
         value = Family(

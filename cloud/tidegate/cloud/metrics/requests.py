@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from array import array
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -107,6 +108,7 @@ class RequestCounts:
         self._series: dict[Key, Series] = {}
         self._known: dict[tuple[str, str, str, str], Series] = {}
         """the same by what was asked for as version, and the model, version and outcome that were found"""
+        self._turned_away: Counter[tuple[str, str]] = Counter()
         self._codes: dict[tuple[type[TidegateError], bool], str] = {}
 
     def finished(
@@ -126,6 +128,16 @@ class RequestCounts:
         new.append(took_ns)
         if len(new) >= FOLD_AT:
             series.fold()
+
+    def turned_away(self, caller: Caller, transport: str, error: TidegateError) -> None:
+        """Count one request that was not begun."""
+        with self._lock:
+            self._turned_away[transport, self._code(error)] += 1
+
+    def read_turned_away(self) -> dict[tuple[str, str], int]:
+        """Return a copy, by transport and outcome."""
+        with self._lock:
+            return dict(self._turned_away)
 
     def speech_opened(self, caller: Caller, method: str) -> CountedCall:
         """Count one speech call."""
