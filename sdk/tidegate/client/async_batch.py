@@ -81,6 +81,8 @@ class AsyncBatch:
         self._stream.finish_sending()
         while self._under_way:
             yield await self._next()
+        # All is answered: let the server end the call, which counts as cancelled otherwise.
+        await self._stream.close()
 
     async def close(self) -> None:
         """End the call, with what is under way."""

@@ -78,6 +78,8 @@ class Batch:
         self._stream.finish_sending()
         while self._under_way:
             yield self._next()
+        # All is answered: let the server end the call, which counts as cancelled otherwise.
+        self._stream.close()
 
     def close(self) -> None:
         """End the call, with what is under way."""
