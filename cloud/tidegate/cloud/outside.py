@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from tidegate.cloud.core import Core, Observer
 from tidegate.cloud.http.settings import HttpSettings, Siblings
+from tidegate.cloud.in_flight import BytesInFlight
 from tidegate.cloud.limits import Safety, check_encrypted, is_public
 from tidegate.cloud.logs import LogFormat, RequestLog
 from tidegate.cloud.repository_control import RepositoryControl
@@ -88,6 +89,7 @@ class Outside:
         door: Door,
         open_streams: Callable[[], int],
         safety: Safety,
+        unread: BytesInFlight,
         share_port: bool,
     ) -> None:
         """Join what HTTP serves; nothing is opened yet. Arguments as of `HttpFront`."""
@@ -107,6 +109,8 @@ class Outside:
             share_port=share_port,
             door=door,
             tls=safety.tls,
+            handshake_timeout_s=safety.handshake_timeout_s,
+            unread=unread,
         )
 
     def open(self) -> None:

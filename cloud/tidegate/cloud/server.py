@@ -192,6 +192,7 @@ class Server:
             door=self._guard,
             open_streams=lambda: self._slots.open,
             safety=safety,
+            unread=self._watch.unread,
             share_port=self._settings.share_port,
         )
         self._bundles = tuple(map(str, bundles))

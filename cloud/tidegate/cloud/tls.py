@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Certificate:
     client_ca: bytes | None
     ends_s: float
     """when it expires, seconds since 1970"""
+    context: ssl.SSLContext = field(compare=False, repr=False)
+    """the one that was proved, for servers of this process that do not use grpc"""
 
 
 def read_certificate(files: TlsFiles, *, now_s: float | None = None) -> Certificate:
@@ -71,11 +73,14 @@ def read_certificate(files: TlsFiles, *, now_s: float | None = None) -> Certific
     client_ca = None if files.client_ca is None else _read(files.client_ca)
     try:
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.minimum_version = ssl.TLSVersion.TLSv1_2
         # Without a password of ours, OpenSSL would ask for that of an encrypted key on the terminal.
         server.load_cert_chain(files.cert, files.key, password="")
         if client_ca is not None:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=client_ca.decode("ascii"))
         shown = _handshake(server, cert.decode("ascii"))
+        if client_ca is not None:
+            _ask_clients(server, client_ca.decode("ascii"))
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "verify_message", "") or str(error)
         raise ConfigError(
@@ -87,7 +92,7 @@ def read_certificate(files: TlsFiles, *, now_s: float | None = None) -> Certific
     days = (ends_s - (time.time() if now_s is None else now_s)) / 86400
     if days < WARNING_DAYS:
         log.warning("certificate %s expires in %.1f days; renew it", files.cert, days)
-    return Certificate(cert, key, client_ca, ends_s)
+    return Certificate(cert, key, client_ca, ends_s, server)
 
 
 class Certificates:
@@ -133,6 +138,17 @@ class Certificates:
             log.info("certificate %s was renewed", self._files.cert)
             return found
 
+    def context(self) -> ssl.SSLContext:
+        """Return a context for servers that do not use grpc; it asks here before every handshake, as grpc does."""
+
+        def newest(handshake: Any, name: str | None, context: ssl.SSLContext) -> None:
+            self.renewed()
+            handshake.context = self.current.context
+
+        first = self.current.context
+        first.sni_callback = newest
+        return first
+
     def credentials(self) -> Any:
         """Return grpc's server credentials, which ask here before every handshake."""
         import grpc
@@ -149,6 +165,14 @@ class Certificates:
         return grpc.dynamic_ssl_server_credentials(
             configuration(self.current), renewed, require_client_authentication=self._files.client_ca is not None
         )
+
+
+def _ask_clients(server: ssl.SSLContext, client_ca: str) -> None:
+    """Have every client show a certificate, in each handshake anew: a resumed session would not ask again."""
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_verify_locations(cadata=client_ca)
+    server.num_tickets = 0
+    server.options |= ssl.OP_NO_TICKET
 
 
 def _handshake(server: ssl.SSLContext, cert: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from tidegate.cloud.http.exchange import (
     Answer,
     Ask,
     HttpCaller,
+    HttpInputError,
     Receive,
     Scope,
     Send,
@@ -23,11 +24,13 @@ from tidegate.cloud.http.exchange import (
 from tidegate.cloud.http.inference import infer
 from tidegate.cloud.http.plain import plain
 from tidegate.cloud.http.routes import Routes
+from tidegate.cloud.http.settings import HttpSettings
 from tidegate.cloud.http.status import http_status
+from tidegate.cloud.in_flight import BytesInFlight
 from tidegate.cloud.inference import InferenceServicer
 from tidegate.cloud.repository_control import RepositoryControl
 from tidegate.cloud.trace_log import LogSettings
-from tidegate.errors import InputError, TidegateError
+from tidegate.errors import InputError, TidegateError, UnavailableError
 from tidegate.wire import messages
 from tidegate.wire.status import text_of
 
@@ -58,7 +61,8 @@ class App:
         *,
         control: RepositoryControl,
         metrics: Callable[[], Awaitable[bytes]],
-        maximum_body_bytes: int,
+        settings: HttpSettings,
+        unread: BytesInFlight,
         door: Door | None = None,
     ) -> None:
         """Join the parts.
@@ -68,13 +72,17 @@ class App:
             routes: what is offered.
             control: takes commands to load and unload.
             metrics: returns Prometheus' text form.
-            maximum_body_bytes: of a request.
+            settings: limits of a request, and of requests under way.
+            unread: counts answers that are not taken.
             door: asked before everything; None: everybody may.
         """
         self._core = core
         self._routes = routes
         self._door = door
-        self._maximum_body_bytes = maximum_body_bytes
+        self._maximum_body_bytes = settings.maximum_body_bytes
+        self._maximum_requests = settings.maximum_requests
+        self._under_way = 0
+        self._unread = unread
         self._metrics = metrics
         self._servicer = InferenceServicer(core)
         self._control = control
@@ -105,8 +113,11 @@ class App:
         """Answer one request."""
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
         caller = HttpCaller(scope, headers)
-        work = None
+        self._under_way += 1
+        work, has_body = None, False
         try:
+            if self._under_way > self._maximum_requests:
+                raise _too_many(self._maximum_requests)
             route, name, version = self._routes.find(scope["method"], scope["path"])
             if self._door is not None:
                 self._door.at_the_door(caller, route.does)
@@ -115,18 +126,22 @@ class App:
             ask = Ask(caller, headers, route.does, name, version, receive=receive)
             if route.method == "POST":
                 ask.body = await read_request_body(headers, receive, self._maximum_body_bytes)
+                has_body = True
             if self._door is not None:
                 self._door.check_call(caller, route.does, name)
             answer = await self._handlers[route.does](ask)
+            self._unread.check(len(answer.body))
         except TidegateError as error:
             answer = error_answer(error)
-        if self._core.work.draining:
+        # Who waits for leave to send his body and gets an answer instead need not send it: what comes next is unclear.
+        if self._core.work.draining or ("expect" in headers and not has_body):
             answer.headers.append((b"connection", b"close"))
         if REQUEST_ID_HEADER in headers:
             answer.headers.append((REQUEST_ID_HEADER.encode(), headers[REQUEST_ID_HEADER].encode("latin-1")))
         try:
             await send_answer(answer, headers.get("accept-encoding", ""), send)
         finally:
+            self._under_way -= 1
             if work is not None:
                 work.release()
 
@@ -185,7 +200,13 @@ def error_answer(error: TidegateError) -> Answer:
     answer = json_answer({"error": text_of(error)}, http_status(error))
     if answer.status == 401:
         answer.headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, HttpInputError) and error.allowed:
+        answer.headers.append((b"allow", error.allowed.encode()))
     return answer
+
+
+def _too_many(maximum: int) -> UnavailableError:
+    return UnavailableError(f"{maximum} requests are under way, and no more are taken", fix="call again later")
 
 
 def _yes_or_no(name: str, value: bool) -> Answer:

@@ -32,9 +32,11 @@ _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 class HttpInputError(InputError):
     """A request that HTTP has a status code of its own for."""
 
-    def __init__(self, http_status: int, message: str, *, fix: str) -> None:
+    def __init__(self, http_status: int, message: str, *, fix: str, allowed: str = "") -> None:
         super().__init__(message, fix=fix)
         self.http_status = http_status
+        self.allowed = allowed
+        """methods of the path, where another one was used"""
 
 
 class BodyTooLargeError(ResourceError):
@@ -107,7 +109,7 @@ async def read_request_body(headers: Mapping[str, str], receive: Receive, limit_
         body = await _rest_of_body(body, receive, limit_bytes)
     if message["type"] == "http.disconnect" or len(body) > limit_bytes:
         raise _too_large(f"{len(body)} bytes or more", limit_bytes) if body else _GONE
-    encoding = headers.get("content-encoding", "identity")
+    encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding == "identity":
         return bytes(body)
     if encoding not in _WINDOW_BITS:

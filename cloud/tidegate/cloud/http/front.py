@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate.cloud.core import Core
 from tidegate.cloud.http.app import App, Door
+from tidegate.cloud.http.protocol import ConnectionLimits, limited_protocol
 from tidegate.cloud.http.routes import HEALTH_ROUTES, INFERENCE_ROUTES, METRICS_ROUTES, Route, Routes
 from tidegate.cloud.http.settings import HttpSettings, Siblings
 from tidegate.cloud.http.siblings import MetricsOfAll
+from tidegate.cloud.in_flight import BytesInFlight
 from tidegate.cloud.metrics import Metrics
 from tidegate.cloud.repository_control import RepositoryControl
 from tidegate.errors import ConfigError, DependencyError, ResourceError
 
 if TYPE_CHECKING:
-    from tidegate.cloud.tls import Certificates, TlsFiles
+    from tidegate.cloud.tls import TlsFiles
 
 BACKLOG = 2048
 """Connections that the system holds until we take them."""
-
-CERTIFICATE_CHECK_S = 1.0
 
 
 class HttpFront:
@@ -39,8 +39,10 @@ class HttpFront:
         control: RepositoryControl,
         siblings: Siblings | None = None,
         share_port: bool = False,
+        unread: BytesInFlight,
         door: Door | None = None,
         tls: TlsFiles | None = None,
+        handshake_timeout_s: float = 10.0,
     ) -> None:
         """Note what to serve.
 
@@ -51,9 +53,14 @@ class HttpFront:
             control: takes commands to load and unload.
             siblings: the other workers of the port.
             share_port: whether other processes may listen on the same ports.
+            unread: counts answers that are not taken, of every transport.
             door: asked before every request.
             tls: certificate of the port; None: plaintext.
+            handshake_timeout_s: how long a connection may take to become an encrypted one.
         """
+        self._unread = unread
+        self._arriving = BytesInFlight(settings.maximum_arriving_bytes)
+        self._handshake_timeout_s = handshake_timeout_s
         self._settings = settings
         self._share_port = share_port
         self._tls = tls
@@ -99,9 +106,15 @@ class HttpFront:
         from tidegate.cloud.tls import Certificates
 
         # Read here, so that a certificate that is wrong is an error of the caller's thread.
-        certificates = Certificates(self._tls) if self._tls is not None else None
-        context = _ssl_context(self._tls) if self._tls is not None else None
+        context = Certificates(self._tls).context() if self._tls is not None else None
         settings = self._settings
+        limits = ConnectionLimits(
+            settings.maximum_connections,
+            settings.request_timeout_s,
+            settings.keep_alive_s,
+            self._arriving,
+            self._unread,
+        )
         offered: dict[str, tuple[Route, ...]] = {
             "api": (*INFERENCE_ROUTES, *HEALTH_ROUTES, *(METRICS_ROUTES if settings.metrics else ())),
             "metrics": (*HEALTH_ROUTES, *METRICS_ROUTES),
@@ -113,13 +126,12 @@ class HttpFront:
                 Routes(offered[name]),
                 control=control,
                 metrics=self._of_all.text,
-                maximum_body_bytes=settings.maximum_body_bytes,
+                settings=settings,
+                unread=self._unread,
                 door=door,
             )
-            self._servers.append(_uvicorn_server(app, settings, context))
-        self._thread = threading.Thread(
-            target=self._run, args=(context, certificates), name="tidegate-http", daemon=True
-        )
+            self._servers.append(_uvicorn_server(app, settings, limits, context, self._handshake_timeout_s))
+        self._thread = threading.Thread(target=self._run, name="tidegate-http", daemon=True)
         self._thread.start()
         self._serving.wait()
         if self._failure is not None:
@@ -151,18 +163,15 @@ class HttpFront:
             opened.close()
         self._sockets.clear()
 
-    def _run(self, context: ssl.SSLContext | None, certificates: Certificates | None) -> None:
+    def _run(self) -> None:
         try:
-            asyncio.run(self._serve(context, certificates))
+            asyncio.run(self._serve())
         except OSError as error:
             self._failure = error
         finally:
             self._serving.set()
 
-    async def _serve(self, context: ssl.SSLContext | None, certificates: Certificates | None) -> None:
-        renewing = None
-        if context is not None and certificates is not None and self._tls is not None:
-            renewing = asyncio.create_task(_renew(context, certificates, self._tls))
+    async def _serve(self) -> None:
         try:
             await self._of_all.start()
             runs = [
@@ -178,8 +187,6 @@ class HttpFront:
             for server in self._servers:
                 for connection in tuple(server.server_state.connections):
                     connection.transport.abort()
-            if renewing is not None:
-                renewing.cancel()
             await self._of_all.stop()
 
 
@@ -230,25 +237,46 @@ def _check_installed() -> None:
         ) from error
 
 
-def _uvicorn_server(app: App, settings: HttpSettings, context: ssl.SSLContext | None) -> Any:
+def _uvicorn_server(
+    app: App,
+    settings: HttpSettings,
+    limits: ConnectionLimits,
+    context: ssl.SSLContext | None,
+    handshake_timeout_s: float,
+) -> Any:
     import uvicorn
 
-    from tidegate.cloud.http.protocol import limited_protocol
-
     class ListeningServer(uvicorn.Server):
-        """Tells when connections are taken."""
+        """Tells when connections are taken, and gives handshakes a time."""
 
         def __init__(self, config: uvicorn.Config) -> None:
             super().__init__(config)
             self.listening = asyncio.Event()
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
+            def connection() -> asyncio.Protocol:
+                made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+                    config=self.config, server_state=self.server_state, app_state={}
+                )
+                return made
+
+            loop = asyncio.get_running_loop()
+            self.servers = [
+                await loop.create_server(
+                    connection,
+                    sock=opened,
+                    ssl=context,
+                    ssl_handshake_timeout=None if context is None else handshake_timeout_s,
+                    backlog=BACKLOG,
+                )
+                for opened in sockets or ()
+            ]
+            self.started = True
             self.listening.set()
 
     config = uvicorn.Config(
         app,
-        http=limited_protocol(settings.request_timeout_s),
+        http=limited_protocol(limits),
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -260,27 +288,6 @@ def _uvicorn_server(app: App, settings: HttpSettings, context: ssl.SSLContext | 
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]
-        limit_concurrency=settings.maximum_connections,
-        backlog=BACKLOG,
     )
     config.load()
-    config.ssl = context
     return ListeningServer(config)
-
-
-def _ssl_context(files: TlsFiles) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(files.cert, files.key)
-    if files.client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(files.client_ca)
-    return context
-
-
-async def _renew(context: ssl.SSLContext, certificates: Certificates, files: TlsFiles) -> None:
-    """Take new files into use for the handshakes to come, once they are proved."""
-    while True:
-        await asyncio.sleep(CERTIFICATE_CHECK_S)
-        if certificates.renewed() is not None:
-            context.load_cert_chain(files.cert, files.key)

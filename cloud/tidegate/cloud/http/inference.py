@@ -15,6 +15,9 @@ from tidegate.errors import InputError, ModelError, TidegateError
 
 JSON_LENGTH_HEADER = "inference-header-content-length"
 
+LONGEST_NUMBER = 18
+"""Digits of a length in a header."""
+
 
 async def infer(core: Core, ask: Ask) -> Answer:
     """Answer `POST v2/models/NAME[/versions/VERSION]/infer`.
@@ -118,15 +121,17 @@ def _json_length(headers: Mapping[str, str]) -> int | None:
     text = headers.get(JSON_LENGTH_HEADER)
     if text is None:
         return None
-    if not text.isdecimal():
-        raise InputError(f"Inference-Header-Content-Length is {text!r}", fix="send a whole number from 0")
+    if not text.isdecimal() or len(text) > LONGEST_NUMBER:
+        raise InputError(f"Inference-Header-Content-Length is {text[:100]!r}", fix="send a whole number from 0")
     return int(text)
 
 
 def _whole(parameters: Mapping[str, Any], name: str) -> int:
     value = parameters.get(name, 0)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InputError(f"parameter {name!r} is {value!r}; expected a whole number from 0", fix="send one")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise InputError(
+            f"parameter {name!r} is {str(value)[:100]!r}; expected a whole number from 0 to 2^63 - 1", fix="send one"
+        )
     return value
 
 

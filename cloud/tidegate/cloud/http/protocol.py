@@ -1,39 +1,62 @@
-"""uvicorn's connection with the limits it lacks: a time for a request to arrive, a size of its head, a slow reader.
+"""uvicorn's connection with the limits it lacks: of connections, a head's size, arriving and unread bytes, and time.
 
 uvicorn has a limit for the rest between two requests only. Whoever opens connections and sends nothing, or a byte now
-and then, would hold them for ever; and whoever sends headers without end would fill the memory.
+and then, would hold them for ever; whoever sends headers without end, or reads nothing of what he asks for, would fill
+the memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
+
+from tidegate.cloud.in_flight import BytesInFlight
 
 MAXIMUM_HEAD_BYTES = 64 * 1024
 
 
-def limited_protocol(request_timeout_s: float) -> Any:
-    """Return the protocol class for uvicorn's setting `http`.
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What one connection may do, and all together."""
 
-    Args:
-        request_timeout_s: from the opening, or a request's first byte, until the request is there as a whole.
-    """
+    maximum_connections: int
+    """open at once; more are closed when they come"""
+    request_timeout_s: float
+    """from the opening, or a request's first byte, until the request is there as a whole"""
+    reader_timeout_s: float
+    """a reader who takes nothing of an answer in all that time is cut off"""
+    arriving: BytesInFlight
+    """bodies that are here, until they are answered"""
+    unread: BytesInFlight
+    """answers that are not taken"""
+
+
+def limited_protocol(limits: ConnectionLimits) -> Any:
+    """Return the protocol class for uvicorn's setting `http`."""
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     class LimitedProtocol(HttpToolsProtocol):
         """One connection."""
 
         _arrival: asyncio.TimerHandle | None = None
+        _reader: asyncio.TimerHandle | None = None
         _head_bytes = 0
         _in_head = True
+        _body_bytes = 0
         _unread_bytes = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._expect()
+            if len(self.connections) > limits.maximum_connections:
+                transport.abort()
+            else:
+                self._expect()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._arrived()
+            self._taken()
+            limits.arriving.release(self)
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
@@ -53,26 +76,43 @@ def limited_protocol(request_timeout_s: float) -> Any:
             self._in_head = False
             super().on_headers_complete()
 
+        def on_body(self, body: bytes) -> None:
+            self._body_bytes += len(body)
+            limits.arriving.hold(self, self._body_bytes, self._cut)
+            super().on_body(body)
+
         def on_message_complete(self) -> None:
             self._arrived()
             self._head_bytes, self._in_head = 0, True
             super().on_message_complete()
 
+        def on_response_complete(self) -> None:
+            self._body_bytes = 0
+            limits.arriving.release(self)
+            super().on_response_complete()
+            if self.transport.get_write_buffer_size():
+                self._await_reader()
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            limits.unread.hold(self, self.transport.get_write_buffer_size(), self._cut)
+            self._await_reader()
+
+        def resume_writing(self) -> None:
+            limits.unread.release(self)
+            super().resume_writing()
+
         def timeout_keep_alive_handler(self) -> None:
-            """Close a connection at rest; cut one whose reader took nothing of the answer in all that time."""
-            left_bytes = self.transport.get_write_buffer_size()
-            if self.transport.is_closing() or not left_bytes:
+            """Close a connection at rest; one whose answer is not taken yet is the reader's watch's."""
+            if self._reader is None:
                 super().timeout_keep_alive_handler()
-            elif left_bytes == self._unread_bytes:
-                self.transport.abort()
             else:
-                self._unread_bytes = left_bytes
                 self.timeout_keep_alive_task = self.loop.call_later(
                     self.timeout_keep_alive, self.timeout_keep_alive_handler
                 )
 
         def _expect(self) -> None:
-            self._arrival = self.loop.call_later(request_timeout_s, self._give_up)
+            self._arrival = self.loop.call_later(limits.request_timeout_s, self._give_up)
 
         def _arrived(self) -> None:
             if self._arrival is not None:
@@ -81,6 +121,34 @@ def limited_protocol(request_timeout_s: float) -> Any:
 
         def _give_up(self) -> None:
             self._arrival = None
-            self.transport.abort()
+            if self.pipeline:
+                # Not his fault: a request before this one is not answered yet, and until then nothing is read.
+                self._expect()
+            else:
+                self.transport.abort()
+
+        def _await_reader(self) -> None:
+            if self._reader is None:
+                self._unread_bytes = self.transport.get_write_buffer_size()
+                self._reader = self.loop.call_later(limits.reader_timeout_s, self._look_at_reader)
+
+        def _look_at_reader(self) -> None:
+            """Cut a connection whose reader took nothing; whether it is to be closed anyway makes no difference."""
+            self._reader = None
+            left_bytes = self.transport.get_write_buffer_size()
+            if left_bytes and left_bytes == self._unread_bytes:
+                self.transport.abort()
+            elif left_bytes:
+                self._await_reader()
+
+        def _taken(self) -> None:
+            limits.unread.release(self)
+            if self._reader is not None:
+                self._reader.cancel()
+                self._reader = None
+
+        def _cut(self) -> None:
+            """End the connection, from any thread."""
+            self.loop.call_soon_threadsafe(self.transport.abort)
 
     return LimitedProtocol

@@ -86,7 +86,13 @@ class Routes:
             raise HttpInputError(404, f"there is no {path[:200]!r} here", fix="see docs/http.md for the paths")
         route = by_method.get("GET" if method == "HEAD" else method)
         if route is None:
-            raise HttpInputError(405, f"{method} is not for {path[:200]!r}", fix=f"use {' or '.join(by_method)}")
+            allowed = [*by_method, "HEAD"] if "GET" in by_method else [*by_method]
+            raise HttpInputError(
+                405,
+                f"{method} is not for {path[:200]!r}",
+                fix=f"use {' or '.join(by_method)}",
+                allowed=", ".join(allowed),
+            )
         return Found(route, name, version)
 
 

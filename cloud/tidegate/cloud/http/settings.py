@@ -19,8 +19,12 @@ class HttpSettings:
     """whether `listen` answers /metrics too"""
     maximum_body_bytes: int = 64 * 2**20
     """largest request, also after it was decompressed"""
-    maximum_connections: int = 2000
-    """open at once; on one more, requests are answered with 503"""
+    maximum_connections: int = 20_000
+    """open at once; more are closed when they come"""
+    maximum_requests: int = 2000
+    """under way at once; one more is answered with 503"""
+    maximum_arriving_bytes: int = 256 * 2**20
+    """of all bodies together that are not answered yet, those over 64 KB; the oldest make room for new ones"""
     request_timeout_s: float = 30.0
     """from the opening of a connection, or the first byte of a request, until the request is there as a whole"""
     keep_alive_s: float = 75.0
@@ -29,7 +33,7 @@ class HttpSettings:
     """requests a second of each model whose values are counted in the bins of its reference profile; 0: none"""
 
     def __post_init__(self) -> None:
-        for name in ("maximum_body_bytes", "maximum_connections"):
+        for name in ("maximum_body_bytes", "maximum_connections", "maximum_requests", "maximum_arriving_bytes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more", fix=f"raise {name}")
         for name in ("request_timeout_s", "keep_alive_s"):
