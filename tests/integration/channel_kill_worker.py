@@ -16,6 +16,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 from tidegate.release.applying import apply
@@ -24,6 +25,7 @@ from tidegate.release.disk import Disk
 from tidegate.release.draft import read_draft
 from tidegate.release.keys import KeyRing, read_public_key
 from tidegate.release.lifetimes import ROLES
+from tidegate.release.pruning import prune, retire
 from tidegate.release.repository import exists
 from tidegate.release.rotation import rotate
 from tidegate.testing.channels import open_keys, role_keys
@@ -67,6 +69,10 @@ class DeadlyDisk(Disk):
         self._count()
         super().remove(path)
 
+    def remove_directory(self, path: Path) -> None:
+        self._count()
+        super().remove_directory(path)
+
     def _count(self) -> None:
         self._left -= 1
         if self._left == 0:
@@ -106,6 +112,8 @@ def steps(keys: KeyRing, key_files: Path, bundles: Path) -> dict[str, Step]:
         ),
         "withdraw": lambda path, disk: channel(path, disk).withdraw("tiny", version="1.2.0", reason="test", keys=keys),
         "refresh": lambda path, disk: channel(path, disk).refresh(keys, renew_targets=True),
+        "retire": lambda path, disk: retire(path, 1, keys, disk=disk),
+        "prune": lambda path, disk: prune(path, grace=timedelta(0), disk=disk),
         **{f"rotate_{role}": rotation(role) for role in ROLES},
         **{f"apply_{name}": carrying_out(name) for name in ("create", "withdraw", "rotate_targets")},
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.release.channel import Channel
 from tidegate.release.keys import read_public_key
@@ -36,6 +37,8 @@ STABLE = {
     "roll_back": ("1.1.0", "1.0.0"),
     "withdraw": ("1.1.0", "1.1.0"),
     "refresh": ("1.1.0", "1.1.0"),
+    "retire": ("1.1.0", "1.1.0"),
+    "prune": ("1.1.0", "1.1.0"),
     **{f"rotate_{role}": ("1.1.0", "1.1.0") for role in ROLES},
     "apply_withdraw": ("1.1.0", "1.0.0"),
     "apply_rotate_targets": ("1.1.0", "1.1.0"),
@@ -48,6 +51,8 @@ AT_LEAST_POINTS = {
     "rotate_targets": 30,
     "rotate_root": 6,
     "refresh": 18,
+    "retire": 18,
+    "prune": 6,
     "apply_create": 30,
     "apply_withdraw": 18,
     "apply_rotate_targets": 30,
@@ -95,7 +100,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def killed_at_every_point(step: str, site: Path, world: World, out: Path) -> list[dict[str, str]]:
     out.mkdir()
     command = [sys.executable, WORKER, step, site, world.keys, world.bundles, out]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S
+    )
     assert done.returncode == 0, done.stderr
     points = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(points) >= AT_LEAST_POINTS.get(step, 18), step

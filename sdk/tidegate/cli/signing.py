@@ -6,6 +6,7 @@ import argparse
 import getpass
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,11 +129,28 @@ def lifetimes(words: list[str], before: Lifetimes) -> Lifetimes:
     seconds = before.as_dict()
     for word in words:
         role, _, time = word.partition("=")
-        number, unit = time[:-1], time[-1:]
-        if role not in ROLES or not number.isdecimal() or unit not in _SECONDS:
+        found = _seconds_in(time)
+        if role not in ROLES or found is None:
             raise ConfigError(f"{word!r} is not ROLE=TIME", fix="give such as timestamp=12h; units are s, h, d")
-        seconds[role] = int(number) * _SECONDS[unit]
+        seconds[role] = found
     return Lifetimes.from_dict(seconds)
+
+
+def duration(word: str) -> timedelta:
+    """Return a time such as `7d`.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    seconds = _seconds_in(word)
+    if seconds is None:
+        raise ConfigError(f"{word!r} is not a time", fix="give such as 7d or 12h; units are s, h, d")
+    return timedelta(seconds=seconds)
+
+
+def _seconds_in(time: str) -> int | None:
+    number, unit = time[:-1], time[-1:]
+    return int(number) * _SECONDS[unit] if number.isdecimal() and unit in _SECONDS else None
 
 
 def by_role(words: list[str], option: str) -> dict[str, list[str]]:

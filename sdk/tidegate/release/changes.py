@@ -20,11 +20,11 @@ def content_of(writer: Writer, content: Content) -> list[TargetFile]:
     return [writer.target(file_target(hashlib.sha256(data).hexdigest()), data) for data in content.files()]
 
 
-def deltas_of(writer: Writer, changed: Mapping[str, Track], bases: int) -> list[TargetFile]:
-    """Store the deltas to what is offered newly."""
+def deltas_of(writer: Writer, repository: Repository, changed: Mapping[str, Track], bases: int) -> list[TargetFile]:
+    """Store the deltas to what is offered newly, from files that the channel still has."""
     described = []
     for track in changed.values():
-        for delta in deltas_to_newest(writer.path, track, bases):
+        for delta in deltas_to_newest(writer.path, track, bases, repository.files):
             path = delta_target(delta.header.base.sha256, delta.header.full.sha256)
             described.append(writer.target(path, delta.data))
             described[-1].unrecognized_fields["custom"] = custom_of(delta)
@@ -32,18 +32,28 @@ def deltas_of(writer: Writer, changed: Mapping[str, Track], bases: int) -> list[
 
 
 def changed_metadata(
-    writer: Writer, repository: Repository, changed: Mapping[str, Track], files: Sequence[TargetFile], staged: bool
+    writer: Writer,
+    repository: Repository,
+    changed: Mapping[str, Track],
+    files: Sequence[TargetFile],
+    staged: bool,
+    *,
+    dropped: frozenset[str] = frozenset(),
 ) -> Draft:
-    """Store the changed track documents; return the steps to new targets, if they differ, and to clients."""
+    """Store the changed track documents; return the steps to new targets, if they differ, and to clients.
+
+    `dropped` are targets that are not named any more.
+    """
     described = {file.path: file for file in files}
     for track in changed.values():
         target = writer.target(track_target(track.model, track.track), to_bytes(track))
         target.unrecognized_fields["custom"] = to_custom(track)
         described[target.path] = target
     steps: list[Step] = []
-    if any(repository.files.get(path) != file for path, file in described.items()):
+    if dropped or any(repository.files.get(path) != file for path, file in described.items()):
         tracks = {(track.model, track.track): track for track in (*repository.tracks(), *changed.values())}
-        wanted = without_stale_deltas({**repository.files, **described}, tracks.values())
+        named = {path: file for path, file in repository.files.items() if path not in dropped}
+        wanted = without_stale_deltas({**named, **described}, tracks.values())
         steps.append(writer.new_targets(repository.root.signed, wanted, after=repository.targets.version))
     if not staged and (steps or repository.staged):
         steps += ONLINE

@@ -138,7 +138,7 @@ class Channel:
                 if not mended(writer, repository, content):
                     raise
                 return Change((), not repository.staged, writer.written, "damaged files were mended, no offer changed")
-            files = [*content_of(writer, content), *deltas_of(writer, changed, delta_bases)]
+            files = [*content_of(writer, content), *deltas_of(writer, repository, changed, delta_bases)]
             return self._sign(writer, repository, changed, files, staged, in_turns, f"golden fixture: {content.golden}")
 
     def promote(
@@ -244,7 +244,9 @@ class Channel:
                 known = ", ".join(sorted({track.model for track in repository.tracks()})) or "none"
                 raise NotFoundError(f"{self.path} has no model {model!r}; it has {known}", fix="name one of these")
             changed = rule(tracks, _stamp(writer))
-            return self._sign(writer, repository, changed, deltas_of(writer, changed, delta_bases), staged, in_turns)
+            return self._sign(
+                writer, repository, changed, deltas_of(writer, repository, changed, delta_bases), staged, in_turns
+            )
 
     def _sign(
         self,

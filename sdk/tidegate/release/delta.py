@@ -7,7 +7,7 @@ what it has and what it wants asks for one name. Its signed custom metadata say 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def deltas_for(previous: Mapping[str, Callable[[], bytes]], new: bytes) -> Itera
                 yield delta
 
 
-def deltas_to_newest(channel: Path, track: Track, bases: int) -> Iterator[Delta]:
+def deltas_to_newest(channel: Path, track: Track, bases: int, signed: Collection[str]) -> Iterator[Delta]:
     """Yield the deltas to each variant of a track's newest offer from the releases before it on the track.
 
     What was withdrawn counts too: its devices are those that are to be updated soonest.
@@ -60,6 +60,7 @@ def deltas_to_newest(channel: Path, track: Track, bases: int) -> Iterator[Delta]
         channel: its directory.
         track: with the new offer last.
         bases: how many releases before it.
+        signed: targets that the channel names; a release whose files it does not name any more is no base.
 
     Raises:
         ConfigError: `bases` is negative.
@@ -76,10 +77,10 @@ def deltas_to_newest(channel: Path, track: Track, bases: int) -> Iterator[Delta]
             old.sha256: _reader(channel, old.sha256)
             for offer in before
             for old in offer.variants
-            if old.id == variant.id and old.sha256 != variant.sha256
+            if old.id == variant.id and old.sha256 != variant.sha256 and file_target(old.sha256) in signed
         }
         if older:
-            yield from deltas_for(older, _read(channel, variant.sha256))
+            yield from deltas_for(older, read_file(channel, variant.sha256))
 
 
 def without_stale_deltas(files: Mapping[str, TargetFile], tracks: Iterable[Track]) -> dict[str, TargetFile]:
@@ -113,10 +114,16 @@ def _releases_before(track: Track, bases: int) -> list[Offer]:
 
 
 def _reader(channel: Path, sha256: str) -> Callable[[], bytes]:
-    return lambda: _read(channel, sha256)
+    return lambda: read_file(channel, sha256)
 
 
-def _read(channel: Path, sha256: str) -> bytes:
+def read_file(channel: Path, sha256: str) -> bytes:
+    """Return the content of a file of a release, checked.
+
+    Raises:
+        IntegrityError: it is missing or altered.
+        ResourceError: the system refused to read it.
+    """
     folder, _, name = file_target(sha256).rpartition("/")
     path = channel / TARGETS / folder / f"{sha256}.{name}"
     fix = "restore the channel's targets from a copy, or publish without deltas: --deltas 0"

@@ -58,6 +58,10 @@ class Disk:
         """Remove a file."""
         path.unlink(missing_ok=True)
 
+    def remove_directory(self, path: Path) -> None:
+        """Remove an empty directory."""
+        path.rmdir()
+
 
 def store(disk: Disk, path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write a file so that its name shows all of `data` or what it showed before, whatever happens in between.

@@ -15,6 +15,7 @@ from tidegate.errors import BundleError, ConfigError
 
 SCHEMA = "tidegate.channel/1"
 DELTAS = "deltas"
+FILES = "files"
 
 _TRACK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -102,7 +103,7 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
 
 def file_target(sha256: str) -> str:
     """Return the target path of a file of a release."""
-    return f"files/{sha256}"
+    return f"{FILES}/{sha256}"
 
 
 def track_target(model: str, track: str) -> str:

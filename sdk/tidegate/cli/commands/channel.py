@@ -10,6 +10,7 @@ from tidegate.cli.actions import add_action
 from tidegate.cli.channel_report import print_channel, warn
 from tidegate.cli.drafts import add_draft, check_new_draft, print_draft, write_draft_file
 from tidegate.cli.printing import print_json, print_table
+from tidegate.cli.pruning import configure_prune
 from tidegate.cli.signing import (
     add_change,
     add_channel,
@@ -33,7 +34,8 @@ content in targets/. Devices trust it by the first root, metadata/1.root.json, w
 promote   offer on a track what another track offers, or raise the share of the devices that an offer reaches
 rollback  offer older content again, under a higher release counter, to every device; withdraw what is newer
 withdraw  stop a version: nobody installs it any more
-refresh   sign the timestamp again with the online keys alone; run it more often than the timestamp lives"""
+refresh   sign the timestamp again with the online keys alone; run it more often than the timestamp lives
+prune     remove files that no client can ask for any more; with --releases, retire old releases first"""
 
 EXAMPLE = """tidegate channel init --channel site --keys keys
 tidegate channel init --channel site --threshold root=2 --keys keys --draft site.draft
@@ -43,6 +45,8 @@ tidegate channel rollback voice-commands --channel site --track stable --to 1.0.
 tidegate channel withdraw voice-commands --channel site --version 1.1.0 --reason "wrong labels" --keys keys
 tidegate channel refresh --channel site --keys keys/snapshot.pem --keys keys/timestamp.pem
 tidegate channel refresh --targets --channel site --keys keys
+tidegate channel prune --channel site --releases 5 --keys keys --dry-run
+tidegate channel prune --channel site
 tidegate channel show --channel site --check"""
 
 
@@ -86,6 +90,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_keys(refresh)
     add_draft(refresh)
     refresh.set_defaults(act=_refresh)
+
+    configure_prune(
+        add_action(actions, "channel", "prune", summary="remove what no client can ask for", examples=EXAMPLE)
+    )
 
     show = add_action(actions, "channel", "show", summary="show tracks, releases, expiries", examples=EXAMPLE)
     show.add_argument("--check", action="store_true", help="read every file; exit with 1 if there is any warning")
