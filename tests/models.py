@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
+from tidegate.bundle.dtypes import NAMES, numpy_dtype
 from tidegate.testing.backend_contract import BIAS, WEIGHTS
 
 TFLITE = Path(__file__).parent / "data"
@@ -20,8 +20,7 @@ Shape = Sequence[int | str | None] | None
 
 _ELEMENT = {
     "BYTES": TensorProto.STRING,
-    "BF16": TensorProto.BFLOAT16,
-    **{name: helper.np_dtype_to_tensor_dtype(dtype) for name, dtype in NUMPY_BY_NAME.items() if name != "BYTES"},
+    **{name: helper.np_dtype_to_tensor_dtype(numpy_dtype(name)) for name in NAMES if name != "BYTES"},
 }
 
 

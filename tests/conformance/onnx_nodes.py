@@ -21,7 +21,7 @@ from tidegate.convert.build import build
 from tidegate.convert.spec import BuildSpec, BundleTable, GoldenTable, VariantTable
 from tidegate.errors import TidegateError
 from tidegate.runtime import load
-from tidegate.runtime.backends.onnx import runtime_errors
+from tidegate.runtime.backends.onnx_session import runtime_errors
 from tidegate.runtime.verify import verify_bundle
 
 GAPS_FILE = Path(__file__).with_name("onnx_node_gaps.txt")

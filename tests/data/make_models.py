@@ -31,6 +31,7 @@ DTYPES = {
     "INT32": tf.int32,
     "INT64": tf.int64,
     "FP16": tf.float16,
+    "BF16": tf.bfloat16,
     "FP32": tf.float32,
     "FP64": tf.float64,
     "BYTES": tf.string,

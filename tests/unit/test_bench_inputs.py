@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidegate.bundle import Signature, TensorSpec
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
+from tidegate.bundle.dtypes import NAMES, numpy_dtype
 from tidegate.errors import ConfigError, InputError
 from tidegate.runtime.feeds import FREE_AXIS_SIZE, make_feeds
 
@@ -42,12 +42,12 @@ def test_random_is_the_same_every_time_and_says_what_it_chose() -> None:
 
 @settings(deadline=None)
 @given(
-    dtype=st.sampled_from(sorted(NUMPY_BY_NAME)),
+    dtype=st.sampled_from(sorted(NAMES)),
     shape=st.lists(st.integers(-1, 4), max_size=3).map(tuple).filter(lambda shape: 0 not in shape),
 )
 def test_random_fits_every_signature(dtype: str, shape: tuple[int, ...]) -> None:
     array = make_feeds(signature(shape, dtype=dtype)).arrays["x0"]
-    assert array.dtype == NUMPY_BY_NAME[dtype]
+    assert array.dtype == numpy_dtype(dtype)
     assert all(wanted in (-1, found) for wanted, found in zip(shape, array.shape, strict=True))
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tidegate.bundle import GoldenFixture
 from tidegate.bundle.arrays import pack_arrays, unpack_arrays
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
+from tidegate.bundle.dtypes import NAMES, numpy_dtype
 from tidegate.errors import BundleError, InputError
 
 Array = NDArray[Any]
@@ -25,10 +25,10 @@ Array = NDArray[Any]
 SHAPES = st.lists(st.integers(0, 4), max_size=3)
 
 
-@given(st.sampled_from(sorted(NUMPY_BY_NAME)), SHAPES, st.binary(max_size=4096))
+@given(st.sampled_from(sorted(NAMES)), SHAPES, st.binary(max_size=4096))
 def test_every_dtype_and_shape_comes_back(name: str, shape: list[int], noise: bytes) -> None:
     count = int(np.prod(shape))
-    dtype = NUMPY_BY_NAME[name]
+    dtype = numpy_dtype(name)
     if name == "BYTES":
         array: Array = np.empty(count, dtype=object)
         array[:] = [noise[i : i + i % 5] + b"\0" * (i % 3) for i in range(count)]
@@ -47,6 +47,17 @@ def test_bytes_are_the_same_whatever_the_order_and_memory_layout() -> None:
     assert first == pack_arrays({"words": words, "x": np.asfortranarray(x)})
     assert first == pack_arrays({"words": words, "x": x.astype(">f4")})
     assert hashlib.sha256(first).hexdigest() == "fa968c3ed576f5c8953658fa64e5a3144018ecdf143031b0abfd056d150dd37f"
+
+
+def test_bfloat16_is_what_numpy_writes_of_it() -> None:
+    x = np.array([[1.5, -2, np.nan]], numpy_dtype("BF16"))
+    buffer = io.BytesIO()
+    np.savez(buffer, x=x)
+    assert np.load(io.BytesIO(buffer.getvalue()))["x"].dtype == np.dtype("V2")
+    for raw in (buffer.getvalue(), pack_arrays({"x": x})):
+        found = unpack_arrays(raw, origin="test")["x"]
+        assert found.dtype is x.dtype
+        assert found.tobytes() == x.tobytes()
 
 
 def test_numpy_reads_ours_and_we_read_numpys() -> None:

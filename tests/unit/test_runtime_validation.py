@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
+from tidegate.bundle.dtypes import NAMES, numpy_dtype
 from tidegate.bundle.manifest import Signature, TensorSpec
 from tidegate.errors import InputError
 from tidegate.runtime.validation import checked_array, checked_feeds, describe_shape
@@ -71,24 +71,24 @@ def test_a_shape_fits_when_rank_and_every_fixed_axis_agree(declared: tuple[int, 
             checked_array(spec, array)
 
 
-@pytest.mark.parametrize("stated", [name for name in NUMPY_BY_NAME if name != "BYTES"])
-@pytest.mark.parametrize("given", [name for name in NUMPY_BY_NAME if name != "BYTES"])
+@pytest.mark.parametrize("stated", [name for name in sorted(NAMES) if name != "BYTES"])
+@pytest.mark.parametrize("given", [name for name in sorted(NAMES) if name != "BYTES"])
 def test_only_the_very_dtype_is_taken(stated: str, given: str) -> None:
-    array = np.zeros(1, NUMPY_BY_NAME[given])
+    array = np.zeros(1, numpy_dtype(given))
     spec = TensorSpec(name="x", dtype=stated, shape=(1,))
     if stated == given:
         assert checked_array(spec, array) is array
     else:
-        with pytest.raises(InputError, match=f"has dtype {array.dtype}; expected {NUMPY_BY_NAME[stated]}"):
+        with pytest.raises(InputError, match=f"has dtype {array.dtype}; expected {numpy_dtype(stated)}"):
             checked_array(spec, array)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_finite_counts_what_is_not(dtype: Any) -> None:
-    spec = TensorSpec(
-        name="x", dtype={2: "FP16", 4: "FP32", 8: "FP64"}[np.dtype(dtype).itemsize], shape=(-1,), finite=True
-    )
-    good = np.array([np.finfo(dtype).max, np.finfo(dtype).min, 0], dtype)
+@pytest.mark.parametrize("datatype", ["FP16", "BF16", "FP32", "FP64"])
+def test_finite_counts_what_is_not(datatype: str) -> None:
+    dtype = numpy_dtype(datatype)
+    spec = TensorSpec(name="x", dtype=datatype, shape=(-1,), finite=True)
+    largest = 3.3e38 if datatype == "BF16" else np.finfo(dtype).max
+    good = np.array([largest, -largest, 0], dtype)
     assert checked_array(spec, good) is good
     with pytest.raises(InputError, match="'x' holds 2 NaN and 1 infinite"):
         checked_array(spec, np.array([np.nan, 0, -np.inf, np.nan], dtype))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.bundle.dtypes import is_float
 from tidegate.bundle.manifest import TensorSpec
 from tidegate.cloud.served import ServedModel
 from tidegate.errors import InputError
@@ -65,7 +66,7 @@ def has_rows(spec: TensorSpec) -> bool:
 
 def _highest(row: NDArray[Any], count: int, labels: Sequence[str]) -> list[bytes]:
     # A stable sort of the values turned round keeps the lower index first; NaN comes last.
-    order = np.argsort(-row.astype(np.float64) if row.dtype.kind == "f" else _descending(row), kind="stable")[:count]
+    order = np.argsort(-row.astype(np.float64) if is_float(row.dtype) else _descending(row), kind="stable")[:count]
     return [_text(row[index], int(index), labels).encode() for index in order]
 
 
@@ -75,5 +76,5 @@ def _descending(row: NDArray[Any]) -> NDArray[Any]:
 
 
 def _text(value: Any, index: int, labels: Sequence[str]) -> str:
-    number = f"{float(value):.6f}" if np.asarray(value).dtype.kind == "f" else str(int(value))
+    number = f"{float(value):.6f}" if is_float(np.asarray(value).dtype) else str(int(value))
     return f"{number}:{index}:{labels[index]}" if labels else f"{number}:{index}"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.bundle import Manifest
+from tidegate.bundle.dtypes import is_float
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -117,7 +118,7 @@ def confidence_of(manifest: Manifest, outputs: Arrays) -> float | None:
     """
     labels = len(manifest.labels)
     for array in outputs.values():
-        if array.dtype.kind != "f" or not array.ndim or not array.size:
+        if not is_float(array.dtype) or not array.ndim or not array.size:
             continue
         columns = array.shape[-1]
         if columns != labels if labels else columns < 2:

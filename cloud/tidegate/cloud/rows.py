@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tidegate.bundle import GoldenFixture, Signature
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
+from tidegate.bundle.dtypes import is_float, numpy_dtype
 from tidegate.cloud.queueing import Arrays
 from tidegate.errors import InputError, ModelError
 from tidegate.runtime import Model
@@ -56,7 +56,7 @@ def rows_are_independent(model: Model, golden: GoldenFixture | None) -> bool:
         expected = np.concatenate(pair)
         if whole.shape != expected.shape:
             return False
-        if whole.dtype.kind == "f":
+        if is_float(whole.dtype):
             if not np.allclose(whole, expected, RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE, equal_nan=True):
                 return False
         elif not np.array_equal(whole, expected):
@@ -79,7 +79,7 @@ def _two_requests(signature: Signature, golden: GoldenFixture | None) -> tuple[A
             if spec.dtype == "BYTES":
                 array = np.full(shape, str(scale).encode(), object)
             else:
-                array = (random.random(shape) * scale).astype(NUMPY_BY_NAME[spec.dtype])
+                array = (random.random(shape) * scale).astype(numpy_dtype(spec.dtype))
             made.append(array)
         requests.append(tuple(made))
     return requests[0], requests[1]

@@ -3,7 +3,8 @@
 Writing is deterministic: sorted members, stored, constant times. A BYTES array (numpy `object` of `bytes`) has no
 .npy form without pickle, and numpy's `S` loses trailing zeros, so it is written as two members: `bytes:NAME`, uint8
 [n], every element as four bytes of little-endian length and its bytes, as in the Open Inference Protocol; and
-`shape:NAME`, int64 [rank]. Reading never allocates more than the file's stated sizes allow.
+`shape:NAME`, int64 [rank]. BF16 is written as numpy writes it, two bytes an element under the descriptor `V2`, and `V2`
+is read as BF16: there is no other meaning for it. Reading never allocates more than the file's stated sizes allow.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.bundle.archive import pack
-from tidegate.bundle.dtypes import oip_name
+from tidegate.bundle.dtypes import BF16, is_bare_bfloat16, numpy_dtype, oip_name
 from tidegate.errors import InputError
 
 Array = NDArray[Any]
@@ -68,7 +69,7 @@ def pack_arrays(arrays: Mapping[str, Array]) -> bytes:
 
 
 def unpack_arrays(raw: bytes, *, origin: str, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> dict[str, Array]:
-    """Return the arrays of an .npz; numpy's `S` and `U` arrays come back as BYTES (object arrays of bytes).
+    """Return the arrays of an .npz; numpy's `S` and `U` arrays come back as BYTES, object arrays of bytes.
 
     Args:
         raw: the file.
@@ -77,6 +78,7 @@ def unpack_arrays(raw: bytes, *, origin: str, limit_bytes: int = DEFAULT_LIMIT_B
 
     Raises:
         InputError: not an .npz, damaged, pickled objects inside, or larger than the limit.
+        DependencyError: there is BF16 inside, and `ml_dtypes` is not installed.
     """
     try:
         members = _read_members(raw, origin, limit_bytes)
@@ -143,6 +145,9 @@ def _read_npy(raw: bytes, origin: str) -> Array:
             fix="the file is damaged; write it again",
         )
     flat = np.frombuffer(raw, dtype=dtype, offset=stream.tell()) if expected else np.empty(math.prod(shape), dtype)
+    if is_bare_bfloat16(dtype):
+        dtype = numpy_dtype(BF16)
+        flat = flat.view(dtype)
     array = flat.reshape(shape[::-1]).T if fortran_order else flat.reshape(shape)
     return np.array(array, dtype=dtype.newbyteorder("="), order="C")
 

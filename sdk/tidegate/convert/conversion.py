@@ -17,6 +17,7 @@ import numpy as np
 from tidegate.bundle import Parity, digest
 from tidegate.bundle.arrays import Array
 from tidegate.bundle.atomic import write_atomically
+from tidegate.bundle.dtypes import is_float
 from tidegate.bundle.manifest import BackendName
 from tidegate.convert.job import Job
 from tidegate.convert.model_files import read_model
@@ -209,8 +210,8 @@ def _parity(expected: Mapping[str, Array], found: Mapping[str, Array], rows: int
             f"{origin} has no output {unnamed[0]!r}; it has {', '.join(map(repr, found))}",
             fix="this is a defect of the conversion; please report it",
         )
-    numbers = [name for name, array in expected.items() if array.dtype.kind == "f"]
-    labels = [name for name, array in expected.items() if array.dtype.kind != "f"]
+    numbers = [name for name, array in expected.items() if is_float(array.dtype)]
+    labels = [name for name, array in expected.items() if not is_float(array.dtype)]
     same = [np.mean(expected[name].reshape(rows, -1) == found[name].reshape(rows, -1)) for name in labels]
     return parity(
         "source",

@@ -10,7 +10,7 @@ import numpy as np
 
 from tidegate.bundle import Bundle, GoldenFixture
 from tidegate.bundle.arrays import Array
-from tidegate.bundle.dtypes import numpy_dtype
+from tidegate.bundle.dtypes import is_float, numpy_dtype
 from tidegate.bundle.manifest import Signature, TensorSpec
 from tidegate.convert.spec import BuildSpec, read_bytes
 from tidegate.errors import BundleError, ConfigError, ModelError
@@ -67,7 +67,7 @@ def random_inputs(signature: Signature, seed: int) -> dict[str, Array]:
 
     Raises:
         ConfigError: an input would be larger than `MAXIMUM_INPUT_BYTES`.
-        InputError: an input's datatype has no numpy dtype.
+        DependencyError: an input is BF16, and `ml_dtypes` is not installed.
     """
     generator = np.random.default_rng(seed)
     return {spec.name: _random_array(spec, generator) for spec in signature.inputs}
@@ -84,7 +84,7 @@ def _random_array(spec: TensorSpec, generator: np.random.Generator) -> Array:
             fix="give a fixture of your own in [golden] of the specification",
         )
     array: np.ndarray[Any, Any]
-    if dtype.kind == "f":
+    if is_float(dtype):
         array = generator.uniform(-1.0, 1.0, shape)
     elif dtype.kind == "b":
         array = generator.integers(0, 2, shape)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tidegate.bundle.arrays import Array, unpack_arrays
-from tidegate.bundle.dtypes import numpy_dtype
+from tidegate.bundle.dtypes import is_float, numpy_dtype
 from tidegate.bundle.manifest import Signature
 from tidegate.convert.fixture import random_inputs
 from tidegate.convert.spec import read_bytes
@@ -119,8 +119,9 @@ def calls(rows: Rows, shapes: Mapping[str, tuple[int | None, ...]], limit: int =
 def _cast(array: Array, wanted: np.dtype[np.generic], name: str) -> Array:
     if array.dtype == wanted:
         return array
-    both = {array.dtype.kind, wanted.kind}
-    if both <= {"f"} or both <= {"i", "u"} or (wanted.kind == "f" and array.dtype.kind in "iub"):
+    if is_float(wanted) and (is_float(array.dtype) or array.dtype.kind in "iub"):
+        return array.astype(wanted)
+    if {array.dtype.kind, wanted.kind} <= {"i", "u"}:
         return array.astype(wanted)
     raise ConfigError(
         f"the representative data has {array.dtype} for input {name!r}; the model takes {wanted}",

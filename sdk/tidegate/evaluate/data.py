@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from tidegate.bundle import Signature
 from tidegate.bundle.arrays import Array, unpack_arrays
+from tidegate.bundle.dtypes import is_float
 from tidegate.errors import InputError
 
 Task = Literal["classification", "regression", "transcription"]
@@ -120,7 +121,7 @@ def check_inputs(data: EvaluationSet, signature: Signature) -> None:
         if spec.name not in data.inputs:
             raise _bad(data.origin, f"lacks input/{spec.name}", "save every input of the model as input/NAME")
         array = data.inputs[spec.name]
-        if spec.finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+        if spec.finite and is_float(array.dtype) and not np.isfinite(array).all():
             row = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
             raise _bad(
                 data.origin,
@@ -165,7 +166,7 @@ def _labels(array: Array, origin: str) -> tuple[Name, ...]:
 
 
 def _target(array: Array, origin: str) -> NDArray[np.float64]:
-    if array.dtype.kind not in "fiu":
+    if not (is_float(array.dtype) or array.dtype.kind in "iu"):
         raise _bad(f"{origin}: target", f"has dtype {array.dtype}", "use floats")
     target = array.astype(np.float64).reshape(len(array), -1)
     wrong = np.flatnonzero(~np.isfinite(target).all(axis=1))

@@ -9,6 +9,7 @@ import numpy as np
 
 from tidegate.bundle import Signature
 from tidegate.bundle.arrays import Array
+from tidegate.bundle.dtypes import is_float
 from tidegate.errors import ConfigError, InputError, ModelError
 from tidegate.evaluate.answers import Answers, Classified, Estimated, Floats, Ints, Transcribed, class_index
 from tidegate.evaluate.data import EvaluationSet
@@ -61,7 +62,7 @@ def transcribed(texts: Sequence[str], data: EvaluationSet) -> Transcribed:
 
 
 def _estimated(outputs: Mapping[str, Array], order: Sequence[str], data: EvaluationSet) -> Estimated:
-    name = next((name for name in order if outputs[name].dtype.kind == "f"), None)
+    name = next((name for name in order if is_float(outputs[name].dtype)), None)
     if name is None:
         raise ModelError("the model has no float output to hold against the target", fix="name one with score_output")
     value = outputs[name].reshape(data.rows, -1).astype(np.float64)
@@ -93,7 +94,7 @@ def _classified(
     outputs: Mapping[str, Array], order: Sequence[str], data: EvaluationSet, labels: tuple[str, ...],
     names: tuple[str, ...],
 ) -> Classified:  # fmt: skip
-    with_scores = [n for n in order if outputs[n].dtype.kind == "f" and _is_scores(outputs[n], data.rows)]
+    with_scores = [n for n in order if is_float(outputs[n].dtype) and _is_scores(outputs[n], data.rows)]
     fitting = [n for n in with_scores if outputs[n].size == data.rows * len(labels)]
     score_name = next(iter(fitting or with_scores), None)
     class_name = next((n for n in order if _is_classes(outputs[n], data.rows)), None)

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from tidegate.bundle.arrays import Array
-from tidegate.bundle.dtypes import numpy_dtype
+from tidegate.bundle.dtypes import is_float, numpy_dtype
 from tidegate.errors import InputError
 from tidegate.predict.rows import Cells, Values
 from tidegate.runtime.validation import describe_shape
@@ -97,7 +97,7 @@ def _converted(cells: Cells, dtype: str) -> Array:
         array = np.asarray(array.tolist())
     if array.dtype.kind in "SU":
         array = _spelt(array, target)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biu" and not is_float(array.dtype):
         raise InputError(f"holds something else than numbers; expected {dtype}", fix=_FIX)
     return _cast(array, target, dtype)
 
@@ -131,13 +131,13 @@ def _floats(array: Array) -> Array:
 def _cast(array: Array, target: np.dtype[Any], dtype: str) -> Array:
     if array.dtype == target:
         return array
-    if target.kind == "f":
+    if is_float(target):
         with np.errstate(over="ignore"):
             converted = array.astype(target)
         if (np.isinf(converted) & np.isfinite(array)).any():
             raise InputError(f"holds a number that is too large for {dtype}", fix=_FIX)
         return converted
-    if array.dtype.kind == "f" and not (array == np.floor(array)).all():
+    if is_float(array.dtype) and not (array == np.floor(array)).all():
         raise InputError(f"holds a number that is not whole; expected {dtype}", fix=_FIX)
     lowest, highest = (0, 1) if target.kind == "b" else (int(np.iinfo(target).min), int(np.iinfo(target).max))
     # A float cannot hold the highest 64-bit integer, but it holds the one after it.

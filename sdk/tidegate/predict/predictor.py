@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tidegate.bundle.arrays import Array
-from tidegate.bundle.dtypes import numpy_dtype
+from tidegate.bundle.dtypes import is_float, numpy_dtype
 from tidegate.errors import InputError, ModelError
 from tidegate.predict.cells import column_values, vector_values
 from tidegate.predict.plan import Plan
@@ -193,7 +193,7 @@ def _batch(values: Values, places: list[int]) -> Array:
 
 def _not_finite(name: str, values: Values, known: Mapping[int, Any]) -> dict[int, str]:
     """Return the rows that hold NaN or an infinity, which the model refuses."""
-    if not len(values) or values[0].dtype.kind != "f":
+    if not len(values) or not is_float(values[0].dtype):
         return {}
     return {
         place: f"input {name!r} holds NaN or an infinity; the model takes finite numbers only"

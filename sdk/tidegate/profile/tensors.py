@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from tidegate.bundle import Manifest
 from tidegate.bundle.arrays import Array
+from tidegate.bundle.dtypes import is_float
 from tidegate.errors import InputError
 from tidegate.profile.document import Side, TensorKind, TensorRule
 from tidegate.profile.measures.audio import audio_columns
@@ -60,7 +61,7 @@ def output_rule(name: str, array: Array, labels: tuple[str, ...], *, first: bool
         return TensorRule(side="output", name=name, kind="text")
     values = width(array)
     are_named = first and values == len(labels) and values >= 2
-    if array.dtype.kind == "f" and values >= 2 and (are_named or are_probabilities(array)):
+    if is_float(array.dtype) and values >= 2 and (are_named or are_probabilities(array)):
         names = labels if values == len(labels) else tuple(str(index) for index in range(values))
         return TensorRule(side="output", name=name, kind="scores", labels=names, logits=not are_probabilities(array))
     return TensorRule(side="output", name=name, kind="table" if values <= COLUMNS else "array")
@@ -96,9 +97,17 @@ def _input_kind(name: str, array: Array, manifest: Manifest | None) -> TensorKin
     front_end = manifest.front_end if manifest is not None else None
     if manifest is not None and front_end is not None and front_end.inside_graph:
         first = manifest.signature.inputs[0].name
-        if name == first and values == (array.shape[-1] if array.ndim > 1 else 0) and array.dtype.kind in "fi":
+        if (
+            name == first
+            and values == (array.shape[-1] if array.ndim > 1 else 0)
+            and (is_float(array.dtype) or array.dtype.kind == "i")
+        ):
             return "audio"
-    if array.ndim == 4 and array.dtype.kind in "fu" and (array.shape[-1] <= 4 or array.shape[1] <= 4):
+    if (
+        array.ndim == 4
+        and (is_float(array.dtype) or array.dtype.kind == "u")
+        and (array.shape[-1] <= 4 or array.shape[1] <= 4)
+    ):
         return "image"
     return "table" if values <= COLUMNS else "array"
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegate.bundle import Signature, TensorSpec
-from tidegate.bundle.dtypes import numpy_dtype
+from tidegate.bundle.dtypes import is_float, numpy_dtype
 from tidegate.errors import ConfigError, InputError
 
 Array = NDArray[Any]
@@ -139,7 +139,7 @@ def _random(spec: TensorSpec, rows: int, generator: np.random.Generator, notes: 
     if -1 in spec.shape[1:]:
         notes.append(f"free axes of {spec.name!r} behind the first are set to {FREE_AXIS_SIZE}")
     dtype = numpy_dtype(spec.dtype)
-    if dtype.kind == "f":
+    if is_float(dtype):
         return np.asarray(generator.uniform(-1, 1, shape)).astype(dtype)
     if dtype.kind == "O":
         return np.full(shape, b"tide", dtype=object)

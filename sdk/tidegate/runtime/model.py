@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
+from tidegate.bundle.dtypes import numpy_dtype
 from tidegate.bundle.manifest import Manifest, Signature, TensorSpec
 from tidegate.errors import InputError, ResourceError, StateError
 from tidegate.runtime.backends.protocol import Array, Backend, Bound, Shape, Single
@@ -175,7 +175,7 @@ class Model:
             self._single = _finite_only(spec, single) if spec.finite else single
             # What an object array holds is not known from its dtype: strings always take the full check.
             if spec.dtype != "BYTES":
-                self._shape, self._dtype = shapes[0], NUMPY_BY_NAME[spec.dtype]
+                self._shape, self._dtype = shapes[0], numpy_dtype(spec.dtype)
         self._shapes = shapes
 
     def _unbind(self) -> None:

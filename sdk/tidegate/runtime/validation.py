@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
+from tidegate.bundle.dtypes import is_bfloat16, is_float, numpy_dtype
 from tidegate.bundle.manifest import Signature, TensorSpec
 from tidegate.errors import InputError
 from tidegate.runtime.backends.protocol import Array
@@ -62,7 +62,7 @@ def check_finite(spec: TensorSpec, array: Array) -> None:
     Raises:
         InputError: says how many of each.
     """
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if is_float(array.dtype) and not np.isfinite(array).all():
         raise InputError(
             f"input {spec.name!r} holds {_count_not_finite(array)}; expected finite numbers only",
             fix="find out where they come from; a bad sensor or a division by zero is the usual cause",
@@ -75,7 +75,7 @@ def describe_shape(shape: tuple[int, ...]) -> str:
 
 
 def _array_of_dtype(spec: TensorSpec, value: Any) -> Array:
-    expected = NUMPY_BY_NAME[spec.dtype]
+    expected = numpy_dtype(spec.dtype)
     if not isinstance(value, np.ndarray):
         raise InputError(
             f"input {spec.name!r} is a {type(value).__name__}; expected a numpy array of {_describe(expected)}",
@@ -116,7 +116,9 @@ def _describe(dtype: np.dtype[Any]) -> str:
 
 
 def _in_code(dtype: np.dtype[Any]) -> str:
-    return "object" if dtype.kind == "O" else f"np.{dtype}"
+    if dtype.kind == "O":
+        return "object"
+    return f"{'ml_dtypes' if is_bfloat16(dtype) else 'np'}.{dtype}"
 
 
 def _count_not_finite(array: Array) -> str:

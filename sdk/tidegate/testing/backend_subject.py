@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
+from tidegate.bundle.dtypes import NAMES
 from tidegate.errors import TidegateError
 from tidegate.runtime import Model
 
@@ -23,7 +23,7 @@ MODELS: dict[str, str] = {
     "two": "sum[any,3] = a + b, difference[any,3] = a - b, all FP32",
     "mixed": "picked[2] FP32 = values[4] FP32 at indices[2] INT32; an index outside fails at run time",
     "scalar": "y = 2 x, FP32 without axes",
-    **{f"column_{dtype}": f"y[3,1] = x[3] reshaped, {dtype}" for dtype in NUMPY_BY_NAME},
+    **{f"column_{dtype}": f"y[3,1] = x[3] reshaped, {dtype}" for dtype in sorted(NAMES)},
 }
 """Name -> what it computes. Tensors are named as here."""
 

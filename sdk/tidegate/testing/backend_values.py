@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
+from tidegate.bundle.dtypes import NAMES, is_float, numpy_dtype
 from tidegate.errors import InputError
 from tidegate.testing.backend_subject import Checks, Subject, assert_close, assert_refused, dense, rows_of
 
@@ -20,9 +20,10 @@ def _example(dtype: str) -> NDArray[Any]:
         return np.array([b"yes", b"", "grün".encode()], dtype=object)
     if dtype == "BOOL":
         return np.array([True, False, True])
-    kind = NUMPY_BY_NAME[dtype]
-    if kind.kind == "f":
-        return np.array([0.5, -2.25, np.finfo(kind).max], dtype=kind)
+    kind = numpy_dtype(dtype)
+    if is_float(kind):
+        largest = 3.3e38 if dtype == "BF16" else np.finfo(kind).max
+        return np.array([0.5, -2.25, largest], dtype=kind)
     limits = np.iinfo(kind)
     return np.array([limits.min, 1, limits.max], dtype=kind)
 
@@ -34,14 +35,14 @@ def _check_dtype(dtype: str) -> None:
             example = _example(dtype)
             for _ in range(3):
                 found = model(example)
-                assert found.dtype == NUMPY_BY_NAME[dtype]
+                assert found.dtype == numpy_dtype(dtype)
                 assert found.shape == (3, 1)
                 assert found[:, 0].tolist() == example.tolist()
 
     CHECKS[f"carries_{dtype}"] = carries
 
 
-for _dtype in NUMPY_BY_NAME:
+for _dtype in sorted(NAMES):
     _check_dtype(_dtype)
 
 

@@ -5,7 +5,7 @@ them the raw data of those tensors that have the parameter `binary_data_size`, i
 
 JSON data are a flat list, or nested lists of the tensor's shape. Numbers are exact where the datatype holds them;
 one that it cannot hold is refused. BYTES are texts, sent as UTF-8. JSON has no NaN and no infinity: an answer that has
-one must be asked for as binary data.
+one must be asked for as binary data. BF16 has no JSON form, as it has no typed one in gRPC.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.bundle.dtypes import numpy_dtype, oip_name
+from tidegate.bundle.dtypes import BF16, is_bfloat16, numpy_dtype, oip_name
 from tidegate.errors import InputError
 from tidegate.wire.tensors import LARGEST_RANK, MOST_ELEMENTS, from_raw, to_raw
 
@@ -162,6 +162,8 @@ def _from_json(tensor: InputTensor) -> NDArray[Any]:
             f"{name} has no data" + (f" but {found}" if found else ""),
             fix="send `data`, or binary data with the parameter binary_data_size",
         )
+    if tensor.datatype == BF16:
+        raise InputError(f"{name} is BF16 with JSON data; BF16 travels as binary data only", fix=_SEND_BINARY)
     dtype = numpy_dtype(tensor.datatype)
     shape = tensor.shape
     count = _element_count(name, shape)
@@ -232,6 +234,8 @@ def _exact(name: str, datatype: str, values: list[Any], dtype: np.dtype[Any]) ->
 
 
 def _to_json(name: str, array: NDArray[Any]) -> list[Any]:
+    if is_bfloat16(array.dtype):
+        raise InputError(f"output {name!r} is BF16, which travels as binary data only", fix=_AS_BINARY)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"output {name!r} holds NaN or an infinity, which JSON has not", fix=_AS_BINARY)
     values: list[Any] = array.ravel().tolist()
@@ -243,4 +247,5 @@ def _to_json(name: str, array: NDArray[Any]) -> list[Any]:
         raise InputError(f"output {name!r} holds BYTES that are no UTF-8 text", fix=_AS_BINARY) from error
 
 
+_SEND_BINARY = "send binary data with the parameter binary_data_size"
 _AS_BINARY = "ask for it as binary data: `outputs` with the parameter binary_data, or binary_data_output for all"

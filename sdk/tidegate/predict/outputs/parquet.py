@@ -8,13 +8,22 @@ from typing import Any
 
 import numpy as np
 
+from tidegate.bundle.dtypes import BF16
 from tidegate.predict.outputs.blocks import Blocks, as_text, even_blocks
 from tidegate.predict.rows import ColumnSpec, Values
 from tidegate.predict.sources.parquet import import_pyarrow
 
 METADATA_KEY = "tidegate"
 
-_ARROW = {"BOOL": "bool_", "FP16": "float16", "FP32": "float32", "FP64": "float64", "BYTES": "string"}
+_ARROW = {
+    "BOOL": "bool_",
+    "FP16": "float16",
+    BF16: "float32",
+    "FP32": "float32",
+    "FP64": "float64",
+    "BYTES": "string",
+}
+"""pyarrow's types that have another name than the datatype. Parquet has no bfloat16; float32 holds all of it."""
 
 
 def write_parquet(path: Path, specs: Sequence[ColumnSpec], blocks: Blocks, metadata: bytes) -> None:
@@ -41,7 +50,8 @@ def _batch(arrow: Any, schema: Any, specs: Sequence[ColumnSpec], block: Mapping[
 def _column(arrow: Any, spec: ColumnSpec, values: Values) -> Any:
     if not isinstance(values, np.ndarray) or spec.dtype == "BYTES" or values.size == 0:
         return arrow.array(as_text(values, spec), type=_type(arrow, spec))
-    column = arrow.array(np.ascontiguousarray(values).reshape(-1))
+    plain = values.astype(np.float32) if spec.dtype == BF16 else np.ascontiguousarray(values)
+    column = arrow.array(plain.reshape(-1))
     count = values.size
     for size in reversed(values.shape[1:]):
         count //= size

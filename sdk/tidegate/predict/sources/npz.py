@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from tidegate.bundle.arrays import Array
-from tidegate.bundle.dtypes import oip_name
+from tidegate.bundle.dtypes import BF16, is_bare_bfloat16, numpy_dtype, oip_name
 from tidegate.errors import InputError
 from tidegate.predict.rows import Cells, Rows
 from tidegate.predict.sources.protocol import file_identity, not_carried, unreadable
@@ -117,7 +117,7 @@ def _header(stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...]]:
     shape, fortran_order, dtype = read(stream)
     if fortran_order and len(shape) > 1:
         raise ValueError("an array is in Fortran order, which cannot be read by rows")
-    return dtype, shape
+    return numpy_dtype(BF16) if is_bare_bfloat16(dtype) else dtype, shape
 
 
 def _opened(archive: zipfile.ZipFile, member: _Member, first: int) -> IO[bytes]:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.bundle.dtypes import is_float
+
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
@@ -39,7 +41,7 @@ class Column:
     def categories(self) -> tuple[list[str], int, int]:
         """Return the values that are there as text, the number of missing rows and of null rows."""
         present = self.values[~self.missing]
-        if present.dtype.kind == "f":
+        if is_float(present.dtype):
             good = np.isfinite(present)
             return [f"{value:g}" for value in present[good].tolist()], int(self.missing.sum()), int((~good).sum())
         return [category_text(value) for value in present.tolist()], int(self.missing.sum()), 0

@@ -1,32 +1,38 @@
 """ONNX Runtime: `.onnx` models on the CPU provider.
 
-Where the output shapes follow from the input shapes, inputs are copied into memory that is bound to the session once,
-and outputs out of it: less than half the cost of `InferenceSession.run` on a small model. Everything else (strings,
-shapes that depend on the data, empty tensors) goes through `run`.
+A model with small tensors, whose output shapes follow from its input shapes, is called over bound memory once the same
+shapes have come often enough to pay for the binding. Everything else goes through `run`: strings, large tensors (the
+copies cost more than the binding saves), shapes that depend on the data, and shapes that are seldom seen, as those of
+a server's batches are.
 """
 
 from __future__ import annotations
 
-import os
+import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from tidegate.bundle.manifest import Signature
-from tidegate.errors import DependencyError, ModelError
-from tidegate.runtime.backends.onnx_tensors import array_out, contiguous, tensor_spec, text_in, zeros
+from tidegate.bundle.dtypes import numpy_dtype
+from tidegate.bundle.manifest import Signature, TensorSpec
+from tidegate.errors import ModelError
+from tidegate.runtime.backends.onnx_calls import BoundMemory, run_of
+from tidegate.runtime.backends.onnx_session import import_runtime, open_session, runtime_errors
+from tidegate.runtime.backends.onnx_tensors import tensor_spec
 from tidegate.runtime.backends.output_shapes import output_shapes
 from tidegate.runtime.backends.protocol import Array, Bound, ModelFile, Shape, Single, one_line, run_once
-from tidegate.runtime.onnx_file import external_tensors
 
-PROVIDER = "CPUExecutionProvider"
+BOUND_BYTES = 1 << 16
+"""Inputs and outputs together, up to which copying in and out is cheaper than `run`. At 64 KiB they are equal."""
 
-SHAPES_KEPT = 4
-"""Sets of input shapes whose memory is kept; a batcher alternates between a few sizes."""
+CALLS_BEFORE_BINDING = 32
+"""Binding costs as much as the microsecond that it saves in so many calls."""
 
-LOG_FATAL_ONLY = 4
-"""ONNX Runtime's log severity: what goes wrong is raised, so nothing needs to be printed."""
+SHAPES_BOUND = 16
+"""Sets of input shapes whose memory is kept; a batcher goes to and fro between some sizes."""
+
+SHAPES_KEPT = 64
+"""Sets of input shapes that are counted."""
 
 
 def find_runtime() -> str:
@@ -35,23 +41,19 @@ def find_runtime() -> str:
     Raises:
         DependencyError: it is not installed, or does not import.
     """
-    return f"onnxruntime {_import().__version__}"
+    return f"onnxruntime {import_runtime().__version__}"
 
 
 def open_model(file: ModelFile) -> OnnxBackend:
     """Load an `.onnx` model on the CPU provider, without spinning threads.
 
     Raises:
-        DependencyError: ONNX Runtime is not installed.
-        ModelError: it refuses the model, or a tensor has a type that numpy cannot hold.
+        DependencyError: ONNX Runtime is not installed, or the model has BF16 tensors and `ml_dtypes` is not.
+        ModelError: it refuses the model, or a tensor has a type that the Open Inference Protocol does not know.
     """
-    onnxruntime = _import()
-    if file.content is not None:
-        _refuse_external_data(file.origin, file.content)
-    source = file.content if file.path is None else str(file.path)
+    runtime = find_runtime()
     try:
-        session = onnxruntime.InferenceSession(source, _options(onnxruntime, file), providers=[PROVIDER])
-        return OnnxBackend(file.origin, f"onnxruntime {onnxruntime.__version__}", session)
+        return OnnxBackend(file.origin, runtime, open_session(file))
     except runtime_errors() as error:
         raise ModelError(
             f"{file.origin}: onnxruntime cannot load this as an ONNX model: {one_line(error)}",
@@ -59,21 +61,21 @@ def open_model(file: ModelFile) -> OnnxBackend:
         ) from error
 
 
-def runtime_errors() -> tuple[type[Exception], ...]:
-    """Return every exception that ONNX Runtime raises: its own classes, and what its Python layer raises."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
+class _Form:
+    """One set of input shapes, and how the model is called with it."""
 
-    own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    return (*own, RuntimeError, ValueError, TypeError)
+    def __init__(self, shapes: tuple[Shape, ...], outputs: tuple[Shape, ...] | None) -> None:
+        self.shapes = shapes
+        self.outputs = outputs
+        """None: not to be bound"""
+        self.calls = 0
+        self.memory: BoundMemory | None = None
+        self.single: Single | None = None
+        self.bound: Bound | None = None
 
-
-@dataclass(frozen=True)
-class _Memory:
-    """Arrays that the session reads and writes in place."""
-
-    binding: Any
-    inputs: list[Array]
-    outputs: list[Array]
+    def never_again(self) -> None:
+        """Leave these shapes unbound: the outputs are not always of the shape that the model declares."""
+        self.outputs = self.memory = None
 
 
 class OnnxBackend:
@@ -91,53 +93,25 @@ class OnnxBackend:
         self._origin = origin
         self._errors = runtime_errors()
         self._session: Any = session
+        self._run: Any = run_of(session, self.signature, origin)
         self._input_dimensions = [tuple(tensor.shape) for tensor in session.get_inputs()]
         self._output_dimensions = [tuple(tensor.shape) for tensor in session.get_outputs()]
         self._has_strings = any(spec.dtype == "BYTES" for spec in (*self.signature.inputs, *self.signature.outputs))
-        self._kept: OrderedDict[tuple[Shape, ...], _Memory | None] = OrderedDict()
+        self._forms: OrderedDict[tuple[Shape, ...], _Form] = OrderedDict()
 
     def bind(self, shapes: tuple[Shape, ...]) -> Bound:
-        """Return the call for these shapes: over bound memory where the output shapes follow, else plain `run`."""
-        plain, memory = self._plain(), self._memory(shapes)
-        if memory is None:
-            return plain
-        (run, binding), errors = _entry(self._session, memory.binding), self._errors
-
-        def call(*arrays: Array) -> tuple[Array, ...]:
-            nonlocal run
-            for target, array in zip(memory.inputs, arrays, strict=True):
-                target[...] = array
-            try:
-                run(binding, None)
-            except errors:
-                # A model whose outputs are not of the shape that it declares still has a right answer.
-                found = plain(*arrays)
-                run = _not_as_declared
-                return found
-            return tuple([result.copy() for result in memory.outputs])
-
-        return call
+        """Return the call for these shapes."""
+        form = self._form(shapes)
+        if form.bound is None:
+            form.bound = self._new_bound(form)
+        return form.bound
 
     def bind_single(self, shape: Shape) -> Single:
         """Return the same call for one input and one output."""
-        plain, memory = self._plain(), self._memory((shape,))
-        if memory is None:
-            return lambda array: plain(array)[0]
-        (run, binding), errors = _entry(self._session, memory.binding), self._errors
-        target, copy = memory.inputs[0], memory.outputs[0].copy
-
-        def call(array: Array) -> Array:
-            nonlocal run
-            target[...] = array
-            try:
-                run(binding, None)
-            except errors:
-                (found,) = plain(array)
-                run = _not_as_declared
-                return found
-            return copy()
-
-        return call
+        form = self._form((shape,))
+        if form.single is None:
+            form.single = self._new_single(form)
+        return form.single
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Bind to the shapes of these arrays and run once."""
@@ -145,112 +119,100 @@ class OnnxBackend:
 
     def close(self) -> None:
         """Let go of the session and its bound memory."""
-        self._kept.clear()
-        self._session = None
+        self._forms.clear()
+        self._session = self._run = None
 
-    def _memory(self, shapes: tuple[Shape, ...]) -> _Memory | None:
-        """Return bound memory for these shapes, kept from before or new; None where they need the plain way."""
-        if shapes not in self._kept:
-            self._kept[shapes] = self._new_memory(shapes)
-            if len(self._kept) > SHAPES_KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(shapes)
-        return self._kept[shapes]
-
-    def _new_memory(self, shapes: tuple[Shape, ...]) -> _Memory | None:
-        outputs = None if self._has_strings else output_shapes(self._input_dimensions, self._output_dimensions, shapes)
-        if outputs is None or any(0 in shape for shape in (*shapes, *outputs)):
-            return None
-        memory = _Memory(
-            binding=self._session.io_binding(),
-            inputs=[zeros(spec, shape) for spec, shape in zip(self.signature.inputs, shapes, strict=True)],
-            outputs=[zeros(spec, shape) for spec, shape in zip(self.signature.outputs, outputs, strict=True)],
-        )
-        for spec, array in zip(self.signature.inputs, memory.inputs, strict=True):
-            memory.binding.bind_input(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        for spec, array in zip(self.signature.outputs, memory.outputs, strict=True):
-            memory.binding.bind_output(spec.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        return memory
-
-    def _plain(self) -> Bound:
-        """`InferenceSession.run`, which allocates its outputs."""
-        run = self._session.run
-        inputs = [(spec.name, spec.dtype == "BYTES") for spec in self.signature.inputs]
-        outputs = self.signature.outputs
-        names = [spec.name for spec in outputs]
-        errors = self._errors
+    def _new_bound(self, form: _Form) -> Bound:
+        errors, plain = self._errors, self._plain
+        memory: BoundMemory | None = None
 
         def call(*arrays: Array) -> tuple[Array, ...]:
-            feeds = {
-                name: text_in(name, array) if is_text else contiguous(array)
-                for (name, is_text), array in zip(inputs, arrays, strict=True)
-            }
+            nonlocal memory
+            if memory is None:
+                memory = self._memory(form)
+                if memory is None:
+                    return plain(*arrays)
+            for target, array in zip(memory.inputs, arrays, strict=True):
+                target[...] = array
             try:
-                found = run(names, feeds)
-            except errors as error:
-                raise self._failed(error) from error
-            return tuple(array_out(value, spec) for value, spec in zip(found, outputs, strict=True))
+                memory.run()
+            except errors:
+                found = plain(*arrays)
+                memory = None
+                form.never_again()
+                return found
+            return tuple([result.copy() for result in memory.outputs])
 
         return call
 
-    def _failed(self, error: Exception) -> ModelError:
-        return ModelError(
-            f"{self._origin}: {self.runtime} failed to run: {one_line(error)}",
-            fix="check the model with `tidegate verify`, or convert it again",
-        )
+    def _new_single(self, form: _Form) -> Single:
+        errors, plain = self._errors, self._plain
+        run: Any = None
+        target: Any = None
+        copy: Any = None
+
+        def call(array: Array) -> Array:
+            nonlocal run, target, copy
+            if run is None:
+                memory = self._memory(form)
+                if memory is None:
+                    return plain(array)[0]
+                run, target, copy = memory.run, memory.inputs[0], memory.outputs[0].copy
+            target[...] = array
+            try:
+                run()
+            except errors:
+                found: Array = plain(array)[0]
+                run = target = copy = None
+                form.never_again()
+                return found
+            answer: Array = copy()
+            return answer
+
+        return call
+
+    def _plain(self, *arrays: Array) -> tuple[Array, ...]:
+        try:
+            found: tuple[Array, ...] = self._run(*arrays)
+            return found
+        except self._errors as error:
+            raise ModelError(
+                f"{self._origin}: {self.runtime} failed to run: {one_line(error)}",
+                fix="check the model with `tidegate verify`, or convert it again",
+            ) from error
+
+    def _form(self, shapes: tuple[Shape, ...]) -> _Form:
+        """Return what is kept of these shapes, or begin to count them."""
+        form = self._forms.get(shapes)
+        if form is None:
+            form = self._forms[shapes] = _Form(shapes, self._bindable(shapes))
+            if len(self._forms) > SHAPES_KEPT:
+                self._forms.popitem(last=False)
+        self._forms.move_to_end(shapes)
+        return form
+
+    def _bindable(self, shapes: tuple[Shape, ...]) -> tuple[Shape, ...] | None:
+        """Return the outputs' shapes where bound memory serves, else None."""
+        if self._has_strings:
+            return None
+        outputs = output_shapes(self._input_dimensions, self._output_dimensions, shapes)
+        if outputs is None or any(0 in shape for shape in (*shapes, *outputs)):
+            return None
+        size_bytes = _size_bytes(self.signature.inputs, shapes) + _size_bytes(self.signature.outputs, outputs)
+        return outputs if size_bytes <= BOUND_BYTES else None
+
+    def _memory(self, form: _Form) -> BoundMemory | None:
+        """Return bound memory for the next call with these shapes; None as long as it does not pay."""
+        form.calls += 1
+        if form.outputs is None or form.calls <= CALLS_BEFORE_BINDING:
+            return None
+        form.memory = BoundMemory(self._session, self.signature, form.shapes, form.outputs)
+        bound = [other for other in self._forms.values() if other.memory is not None and other is not form]
+        for other in bound[: max(len(bound) + 1 - SHAPES_BOUND, 0)]:
+            # Its call holds the memory as well. Nobody has it any more: another one was asked for since.
+            self._forms.pop(other.shapes)
+        return form.memory
 
 
-def _import() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise DependencyError(
-            f"the runtime for .onnx models does not import here: {one_line(error)}",
-            fix='pip install "tidegate[onnx]"',
-        ) from error
-    return onnxruntime
-
-
-def _refuse_external_data(origin: str, content: bytes) -> None:
-    """Refuse bytes that refer to a file: there is no folder for it to lie in, and no digest that covers it."""
-    try:
-        outside = external_tensors(content)
-    except IndexError:  # damaged: the runtime says so in better words
-        return
-    if outside:
-        raise ModelError(
-            f"{origin}: tensor {outside[0].tensor!r} keeps its data in another file, {outside[0].location!r}; "
-            "expected a model that holds all its weights",
-            fix="rebuild the bundle with `tidegate build`, which takes the weights in",
-        )
-
-
-def _options(onnxruntime: Any, file: ModelFile) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = LOG_FATAL_ONLY
-    options.intra_op_num_threads = file.threads
-    options.inter_op_num_threads = file.threads
-    # A session that waits by spinning burns a core between calls: 7 to 10 times the CPU at a microphone's pace.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    if file.content is not None:
-        # Bytes whose weights lie in a second file would take that file from the working directory, whatever it holds.
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", os.devnull)
-    return options
-
-
-def _entry(session: Any, binding: Any) -> tuple[Callable[[Any, Any], None], Any]:
-    """Return `run_with_iobinding` and the binding to call it with.
-
-    The public method asks on every call whether a WebGPU graph is being captured, for a tenth of the time of a small
-    model. The objects inside both take the same call; where a version has none of that name, the public pair serves.
-    """
-    inner = getattr(getattr(session, "_sess", None), "run_with_iobinding", None)
-    inner_binding = getattr(binding, "_iobinding", None)
-    if inner is None or inner_binding is None:
-        return session.run_with_iobinding, binding
-    return inner, inner_binding
-
-
-def _not_as_declared(binding: object, options: object) -> None:
-    raise RuntimeError("the model's outputs are not of the shape that it declares")
+def _size_bytes(specs: tuple[TensorSpec, ...], shapes: tuple[Shape, ...]) -> int:
+    return sum(math.prod(shape) * numpy_dtype(spec.dtype).itemsize for spec, shape in zip(specs, shapes, strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
+from tidegate.bundle.dtypes import BF16, NUMPY_BY_NAME, numpy_dtype
 from tidegate.bundle.manifest import TensorSpec
 from tidegate.errors import InputError, ModelError
 from tidegate.runtime.backends.protocol import Array, Shape
@@ -22,10 +22,14 @@ OIP_BY_ONNX = {
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
     "tensor(float16)": "FP16",
+    "tensor(bfloat16)": BF16,
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
+
+ONNX_BFLOAT16 = 16
+"""TensorProto.DataType in onnx.proto3."""
 
 
 def tensor_spec(tensor: Any, origin: str) -> TensorSpec:
@@ -36,24 +40,31 @@ def tensor_spec(tensor: Any, origin: str) -> TensorSpec:
         origin: how messages call the model.
 
     Raises:
-        ModelError: it is of a type that numpy cannot hold.
+        ModelError: it is of a type that the Open Inference Protocol does not know.
+        DependencyError: it is BF16, and `ml_dtypes` is not installed.
     """
     dtype = OIP_BY_ONNX.get(tensor.type)
     if dtype is None:
         raise ModelError(
-            f"{origin}: tensor {tensor.name!r} is of type {tensor.type}, which no numpy array holds; "
-            f"expected one of {', '.join(OIP_BY_ONNX)}",
+            f"{origin}: tensor {tensor.name!r} is of type {tensor.type}, which is no datatype of the Open Inference "
+            f"Protocol; expected one of {', '.join(OIP_BY_ONNX)}",
             fix="cast it to FP32 inside the model"
-            if tensor.type == "tensor(bfloat16)"
+            if tensor.type.startswith("tensor(")
             else "export the model with tensors",
         )
+    numpy_dtype(dtype)  # what is missing is told before the first call
     shape = tuple(size if isinstance(size, int) and size >= 0 else -1 for size in tensor.shape)
     return TensorSpec(name=tensor.name, dtype=dtype, shape=shape)
 
 
 def zeros(spec: TensorSpec, shape: Shape) -> Array:
     """Return memory for one tensor."""
-    return np.zeros(shape, NUMPY_BY_NAME[spec.dtype])
+    return np.zeros(shape, numpy_dtype(spec.dtype))
+
+
+def element_type(dtype: str) -> Any:
+    """Return how ONNX Runtime is told an OIP datatype: by numpy's type, or BF16 by ONNX's number."""
+    return ONNX_BFLOAT16 if dtype == BF16 else NUMPY_BY_NAME[dtype].type
 
 
 def text_in(name: str, array: Array) -> Array:
@@ -73,10 +84,10 @@ def text_in(name: str, array: Array) -> Array:
     return text
 
 
-def contiguous(array: Array) -> Array:
-    """Return the array, or a copy without gaps."""
-    # `ascontiguousarray` alone would turn a scalar into an array of one axis.
-    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+def readable(array: Array) -> Array:
+    """Return the array, or a copy where it has gaps or begins at an odd address, as one cut out of a message may."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else array.copy()
 
 
 def array_out(value: Any, spec: TensorSpec) -> Array:
