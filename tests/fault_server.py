@@ -41,10 +41,10 @@ class Request(BaseHTTPRequestHandler):
         with socket.create_connection((host, int(port))) as server:
             self.send_response(200)
             self.end_headers()
-            back = threading.Thread(target=_carry, args=(server, self.connection))
+            back = threading.Thread(target=_carry, args=(server, self.connection), daemon=True)
             back.start()
             _carry(self.connection, server)
-            back.join()
+            back.join(60)
 
     def content(self) -> bytes | None:
         path = self.site.directory / unquote(urlsplit(self.path).path).lstrip("/")
@@ -169,5 +169,5 @@ def serve_with_faults(directory: Path, *, tls: ssl.SSLContext | None = None) -> 
     finally:
         site.over.set()
         server.shutdown()
-        thread.join()
+        thread.join(60)
         server.server_close()

@@ -18,7 +18,7 @@ from tidegate.release.keys import KeyRing
 from tidegate.release.track import Offer
 from tidegate.testing.channels import write_tiny_bundle
 
-QUICK = FetchSettings(attempts=1, backoff_s=0.0, read_timeout_s=5.0, proxy="")
+QUICK = FetchSettings(attempts=1, backoff_s=0.0, connect_timeout_s=30.0, read_timeout_s=30.0, proxy="")
 # A window of a fifth of a second that must bring a thousand bytes.
 IMPATIENT = FetchSettings(attempts=1, read_timeout_s=0.2, minimum_bytes_per_s=5000.0, proxy="")
 ASSETS = {"labels": b"yes\nno\n", "catalogue": b'{"id": 1}\n'}

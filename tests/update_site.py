@@ -110,7 +110,7 @@ class Site:
             "model": "dense",
             "probe": QUICK_PROBE,
             "trial": QUICK_TRIAL,
-            "fetch": FetchSettings(attempts=1, connect_timeout_s=5, read_timeout_s=5),
+            "fetch": FetchSettings(attempts=1, connect_timeout_s=30, read_timeout_s=30),
         }
         return DeviceSettings(**(defaults | changes))
 

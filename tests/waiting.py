@@ -14,6 +14,9 @@ WAIT_S = 120.0
 
 PAUSE_S = 0.005
 
+COMMAND_TIMEOUT_S = 240.0
+"""Limit of a command that a test runs to its end; less than a test's own limit, for the same reason."""
+
 
 def wait_until(look: Callable[[], Found], *, timeout_s: float = WAIT_S) -> Found:
     """Look again and again until what is found is true, and return it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ def recogniser(request: pytest.FixtureRequest, tone_bundle: Path, tone_manifest:
             made: Recogniser = EdgeRecogniser(device)
         else:
             alive = request.param == "server"
-            target = stack.enter_context(Server([tone_bundle])).address if alive else closed_port()
+            target = stack.enter_context(Server([tone_bundle])).address if alive else stack.enter_context(closed_port())
             client = stack.enter_context(Client(target, timeout_s=30))
             made = CloudRecogniser(
                 lambda: client.recognize(sample_rate_hz=RATE_HZ),
@@ -50,10 +50,12 @@ def recogniser(request: pytest.FixtureRequest, tone_bundle: Path, tone_manifest:
         made.close()
 
 
-def closed_port() -> str:
+@contextmanager
+def closed_port() -> Iterator[str]:
+    """Give an address where nobody listens: bound, so that nobody else can."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{holder.getsockname()[1]}"
+        yield f"127.0.0.1:{holder.getsockname()[1]}"
 
 
 def segment(say: Say, number: int, word: str) -> list[SegmentEvent]:

@@ -125,7 +125,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path, sound_card: Callable[
     sound_card(software_sound_card(channels=2 if "stereo" in request.param else 1))
     microphone = MicrophoneSource()
     # What the recording holds is in the queue; closing says that nothing more comes.
-    assert microphone._stream.done.wait(10)
+    assert microphone._stream.done.wait(60)
     return microphone
 
 
@@ -214,7 +214,7 @@ def test_a_wav_cut_off_in_the_pipe_is_refused() -> None:
 def test_a_full_queue_drops_and_counts(sound_card: Callable[[ModuleType], None]) -> None:
     sound_card(software_sound_card())
     microphone = MicrophoneSource(block_ms=20, buffer_s=0.1)
-    assert microphone._stream.done.wait(10)
+    assert microphone._stream.done.wait(60)
     microphone_chunks = microphone.chunks()
     microphone.close()
     kept = np.concatenate(list(microphone_chunks))

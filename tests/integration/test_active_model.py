@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 from tests.slots import ROWS, activate, install, times, write_model
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import Budgets, TrialSettings
 from tidegate.edge.update import ActiveModel
@@ -313,7 +314,13 @@ def test_a_version_whose_load_kills_the_process_is_not_loaded_a_third_time(devic
             print(model.slot.release)
     """
     ends = [
-        subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+        subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(program)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_TIMEOUT_S,
+        )
         for _ in range(3)
     ]
     assert [end.returncode for end in ends] == [-signal.SIGSEGV, -signal.SIGSEGV, 0]
@@ -330,7 +337,7 @@ def test_the_end_of_the_interpreter_is_a_clean_close(device: Device) -> None:
         model(np.zeros((1, 4), np.float32))
         raise SystemExit(1)
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, timeout=COMMAND_TIMEOUT_S)
     health = read_health(device.health)
     assert health.processes == {}
     assert health.of(2).calls == 1
@@ -345,7 +352,7 @@ def test_a_killed_app_is_a_restart_for_the_next_one(device: Device) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     """
     for _ in range(3):
-        subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False)
+        subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False, timeout=COMMAND_TIMEOUT_S)
     device.open().close()
     assert len(read_health(device.health).of(2).restarts) == 3
 

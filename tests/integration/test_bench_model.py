@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 import pytest
 from tests.served import linear_bundle, with_golden
+from tests.terminals import run_on_terminal
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bench import report as reports
 from tidegate.bench.child import Progress
@@ -188,7 +190,7 @@ def test_command_writes_the_report_and_prints_a_table(
 
 def test_standard_output_is_json_and_nothing_else(bundle: Path) -> None:
     command = [sys.executable, "-m", "tidegate.cli", "bench", str(bundle), "--json", "--no-samples", *QUICK_WORDS]
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = subprocess.run(command, capture_output=True, check=False, timeout=COMMAND_TIMEOUT_S)
     report = reports.decode(done.stdout)
     assert done.returncode == 1  # `broken` failed
     assert done.stderr == b""
@@ -196,15 +198,10 @@ def test_standard_output_is_json_and_nothing_else(bundle: Path) -> None:
 
 
 def test_a_terminal_sees_a_bar_and_standard_output_stays_clean(bundle: Path) -> None:
-    terminal, its_end = os.openpty()
     command = [sys.executable, "-m", "tidegate.cli", "bench", str(bundle), "--variant", "first", "--json", *QUICK_WORDS]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=its_end) as process:
-        os.close(its_end)
-        stdout, _ = process.communicate()
-    seen = os.read(terminal, 65536).decode()
-    os.close(terminal)
+    done, seen = run_on_terminal(command)
     assert "first: timing [" in seen
-    assert reports.decode(stdout).results[0].status == "ok"
+    assert reports.decode(done.stdout).results[0].status == "ok"
 
 
 @pytest.mark.parametrize(

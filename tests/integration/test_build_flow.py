@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from tests.evaluated import linear_model, save
 from tests.models import make_dense_onnx, tflite
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import Bundle, GoldenFixture, Manifest, digest
 from tidegate.cli.main import main
@@ -622,6 +623,7 @@ def test_two_builds_of_ready_files_give_the_same_bytes(tidegate: Run, folder: Pa
             capture_output=True,
             cwd=where,
             env=os.environ | variables,
+            timeout=COMMAND_TIMEOUT_S,
         )
         built.append((where / "out.tide").read_bytes())
     assert built[0] == built[1]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import digest
 from tidegate.cli.main import COMMANDS, main
@@ -158,6 +159,22 @@ def test_a_channel_with_two_root_holders(home: Path, capsys: Capture) -> None:
         (["keys", "show", "keys/gone.pub"], 1, "is not there"),
         (["keys", "rotate", "--role", "root", "--remove", "00000000", *CHANGE], 1, "has no key '00000000'"),
         (["keys", "rotate", "--role", "targets", "--threshold", "2", *CHANGE], 2, "2 of 1 keys"),
+        (
+            [
+                *("keys", "rotate", "--role", "timestamp", "--add", "keys/targets.pub", "--threshold", "2"),
+                *("--lifetime", "timestamp=12h", *CHANGE),
+            ],
+            2,
+            "a threshold of 2 for timestamp; expected 1: one machine signs it by itself",
+        ),
+        (
+            [
+                *("channel", "init", "--channel", "new", "--keys", "keys", "--threshold", "snapshot=2"),
+                *("--role", "snapshot=keys/snapshot.pub", "--role", "snapshot=keys/targets.pub"),
+            ],
+            2,
+            "a threshold of 2 for snapshot",
+        ),
         (["keys", "rotate", "--role", "targets", "--threshold", "0", *CHANGE], 2, "0 of 1 keys"),
         (["keys", "create", "gone/root.pem"], 1, "gone is not a directory"),
         (["channel", "init", "--channel", "new", "--keys", "keys", "--draft", "no/x"], 1, "no is not a directory"),
@@ -213,6 +230,7 @@ def test_without_a_terminal_and_without_the_variable_nobody_waits_for_a_passphra
     done = subprocess.run(
         [sys.executable, "-m", "tidegate.cli", "channel", "refresh", *CHANGE],
         cwd=home, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        timeout=COMMAND_TIMEOUT_S,
     )  # fmt: skip
     assert done.returncode == 2
     assert "needs its passphrase" in done.stderr

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 from tests.models import make_contract_onnx, make_dense_onnx, make_onnx, tflite
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import Bundle, digest, write_bundle
 from tidegate.bundle.arrays import pack_arrays, unpack_arrays
@@ -94,6 +95,7 @@ def test_the_same_inputs_give_the_same_bytes_in_another_process(dense: Path, tmp
         check=True,
         capture_output=True,
         env=os.environ | {"PYTHONHASHSEED": "99", "TZ": "Asia/Tokyo"},
+        timeout=COMMAND_TIMEOUT_S,
     )
     assert again.read_bytes() == dense.read_bytes()
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from tests.served import identity_bundle, linear_bundle, slow_bundle
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.client import Client
 from tidegate.cloud import Server, ServerSettings
@@ -156,5 +157,7 @@ def test_a_timeout_that_cannot_be_meant(timeout_s: float) -> None:
 
 def test_importing_the_client_loads_neither_grpc_nor_protobuf() -> None:
     program = "import sys, tidegate.client; print({'grpc', 'google.protobuf'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S
+    )
     assert done.stdout == "set()\n"

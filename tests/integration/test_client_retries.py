@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from tests.oip_servers import echo, oip_server
 from tests.served import linear_bundle, server_process, slow_bundle
+from tests.waiting import wait_until
 
 from tidegate.client import AsyncClient, Client, RetrySettings
 from tidegate.errors import ConfigError, DeadlineError, UnavailableError
@@ -122,18 +122,16 @@ def test_other_failures_are_answers(code: str) -> None:
     assert len(seen) == 1
 
 
-def test_a_server_that_is_not_there_yet_is_waited_for_when_asked() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        waiting = RetrySettings(wait_for_server=True)
-        with Client(f"127.0.0.1:{port}", timeout_s=0.3, retries=waiting) as client, pytest.raises(DeadlineError):
-            client.infer("m", {"x": ONES})
-    with Client(f"127.0.0.1:{port}", timeout_s=60, retries=waiting, check_inputs=False) as client:
+def test_a_server_that_is_not_there_yet_is_waited_for_when_asked(tmp_path: Path) -> None:
+    """At a path: a port that was let go may be anybody's by the time it is wanted again."""
+    address, waiting = f"unix:{tmp_path / 'socket'}", RetrySettings(wait_for_server=True)
+    with Client(address, timeout_s=0.3, retries=waiting) as client, pytest.raises(DeadlineError):
+        client.infer("m", {"x": ONES})
+    with Client(address, timeout_s=60, retries=waiting, check_inputs=False) as client:
         answers: list[Any] = []
         asking = threading.Thread(target=lambda: answers.append(client.infer("m", {"x": ONES})))
         asking.start()
-        with oip_server({"ModelInfer": echo}, address=f"127.0.0.1:{port}"):
+        with oip_server({"ModelInfer": echo}, address=address):
             asking.join(60)
     np.testing.assert_array_equal(answers[0]["x"], ONES)
 
@@ -142,7 +140,8 @@ def test_an_inference_under_way_when_the_server_is_killed_fails_once_and_the_nex
     tmp_path: Path,
 ) -> None:
     bundles = [linear_bundle(tmp_path, factor=2.0), slow_bundle(tmp_path)]
-    with server_process(bundles) as first, Client(first.address, timeout_s=60) as client:
+    listen = ("--listen", f"unix:{tmp_path / 'socket'}")
+    with server_process(bundles, *listen) as first, Client(first.address, timeout_s=60) as client:
         client.infer("linear", {"x": ONES})
         failures: list[BaseException] = []
 
@@ -155,26 +154,23 @@ def test_an_inference_under_way_when_the_server_is_killed_fails_once_and_the_nex
         asking = threading.Thread(target=ask)
         before_s = first.cpu_s()
         asking.start()
-        while first.cpu_s() < before_s + 0.3:  # the model runs
-            assert client.live()
+        wait_until(lambda: first.cpu_s() >= before_s + 0.3)  # the model runs
         first.kill()
         asking.join(30)
         assert [type(failure) for failure in failures] == [UnavailableError]
-        with server_process([bundles[0]], "--listen", first.address):
+        with server_process([bundles[0]], *listen):
             retries = RetrySettings(wait_for_server=True)
             with Client(first.address, timeout_s=60, retries=retries) as patient:
                 np.testing.assert_array_equal(patient.infer("linear", {"x": ONES})["y"], 2 * ONES)
-            assert _answers(client)
+            # The client from before finds it as well: at once, or after its rest between connections.
+            wait_until(lambda: _answers(client))
 
 
 def _answers(client: Client) -> bool:
-    """The client from before finds the new server: at once, or after its rest between connections of 2 s."""
-    for _ in range(1000):
-        try:
-            return bool(client.infer("linear", {"x": ONES}))
-        except UnavailableError:
-            continue
-    return False
+    try:
+        return bool(client.infer("linear", {"x": ONES}))
+    except UnavailableError:
+        return False
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.models import make_dense_onnx
+from tests.terminals import run_on_terminal
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import digest
 from tidegate.bundle.arrays import pack_arrays
@@ -78,12 +78,9 @@ def test_exit_codes(words: list[str], code: int, message: str, folder: Path, cap
 
 
 def test_on_a_terminal_each_variant_has_a_line(folder: Path) -> None:
-    controller, terminal = pty.openpty()
     words = ["convert", "dense.onnx", "--to", "onnx,onnx-dynamic-int8", "-o", "out"]
-    done = subprocess.run([*TIDEGATE, *words], stdout=subprocess.PIPE, stderr=terminal, check=True)
-    os.close(terminal)
-    shown = os.read(controller, 4096).decode()
-    os.close(controller)
+    done, shown = run_on_terminal([*TIDEGATE, *words])
+    assert done.returncode == 0
     assert shown.splitlines()[0].startswith("[1/2] onnx  ")
     assert shown.splitlines()[1].startswith("[2/2] onnx-dynamic-int8  ")
     assert b"[1/2]" not in done.stdout
@@ -91,12 +88,14 @@ def test_on_a_terminal_each_variant_has_a_line(folder: Path) -> None:
 
 def test_tensorflow_prints_nothing_among_the_results(folder: Path) -> None:
     make = "import keras; keras.Sequential([keras.Input((4,), name='x'), keras.layers.Dense(2)]).save('net.keras')"
-    subprocess.run([sys.executable, "-c", make], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", make], check=True, capture_output=True, timeout=COMMAND_TIMEOUT_S)
     words = ["convert", "net.keras", "--to", "tflite-fp32,onnx-fp32", "-o", "out", "--json"]
-    quiet = subprocess.run([*TIDEGATE, *words], capture_output=True, text=True, check=True)
+    quiet = subprocess.run([*TIDEGATE, *words], capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S)
     assert [variant["id"] for variant in json.loads(quiet.stdout)["variants"]] == ["tflite-fp32", "onnx-fp32"]
     assert quiet.stderr == ""
-    loud = subprocess.run([*TIDEGATE, *words, "--verbose"], capture_output=True, text=True, check=True)
+    loud = subprocess.run(
+        [*TIDEGATE, *words, "--verbose"], capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S
+    )
     # Two processes with different hash seeds: the same bytes.
     sums = [[made["sha256"] for made in json.loads(run.stdout)["variants"]] for run in (quiet, loud)]
     assert sums[0] == sums[1]

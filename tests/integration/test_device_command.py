@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import Asset, Budgets, Golden, Manifest, digest, write_bundle
 from tidegate.bundle.arrays import pack_arrays
@@ -67,6 +68,7 @@ class Shop:
             capture_output=True,
             text=True,
             check=False,
+            timeout=COMMAND_TIMEOUT_S,
         )
         assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr

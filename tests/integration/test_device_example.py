@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import Asset, Bundle, digest, write_bundle
 from tidegate.edge.update import DeviceSettings, Updater, initialise
@@ -142,6 +143,7 @@ def test_the_service_runs_an_update_of_the_device_that_it_names(device: Path) ->
         capture_output=True,
         text=True,
         check=False,
+        timeout=COMMAND_TIMEOUT_S,
     )
     assert done.returncode == 0, done.stderr
     assert "version 1.1.0, release 2 is active" in done.stdout

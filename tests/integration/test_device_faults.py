@@ -15,6 +15,7 @@ import pytest
 from tests.device_examination import UPDATES, answering, check_nothing_unverified
 from tests.device_scenes import Scene, make_scene, probe_in_this_process, record_of
 from tests.fault_server import Request, serve_with_faults
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.edge.update import Updater
 from tidegate.edge.update.layout import Layout
@@ -39,7 +40,13 @@ def test_a_disk_that_is_full_read_only_or_failing_at_any_call(scene: str, key_fi
     extent = ["--step", "1" if os.environ.get("TIDEGATE_KILL") == "all" else "12", "--every", "4"]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
-        [str(word) for word in words] + extent, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [str(word) for word in words] + extent,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_TIMEOUT_S,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -209,7 +216,7 @@ def test_two_processes_at_once_and_one_of_them_works(scene: Scene, device: Path)
     program = "import sys; from tidegate.cli.main import main; sys.exit(main(sys.argv[1:]))"
     words = [sys.executable, "-c", program, "device", "update", "--json", "--directory", str(device)]
     several = [subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    said = [process.communicate() for process in several]
+    said = [process.communicate(timeout=COMMAND_TIMEOUT_S) for process in several]
     codes = [process.returncode for process in several]
     assert codes.count(0) >= 1, said
     assert set(codes) <= {0, 1}

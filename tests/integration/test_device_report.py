@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.listening import write_wav
 from tests.served import linear_bundle
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import Bundle, Golden, Manifest, PrefilterSettings, digest, write_bundle
 from tidegate.bundle.arrays import pack_arrays
@@ -506,6 +507,7 @@ def test_init_makes_the_key_that_the_server_registers(world: World) -> None:
         capture_output=True,
         text=True,
         check=True,
+        timeout=COMMAND_TIMEOUT_S,
     )
     line = json.loads(done.stdout)["report_key"]
     assert line == (world.home / "second" / "report.pub").read_text().strip()

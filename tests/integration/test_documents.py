@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark.structures import ParameterSet
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.edge.update import DeviceSettings, initialise
 from tidegate.testing.channels import make_channel, open_keys, serve, write_keys
@@ -71,7 +72,14 @@ def environment() -> dict[str, str]:
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_block_runs(code: str, directory: Path, site: Path) -> None:
     with device_of(site, directory) if f'"{KIOSK}"' in code else nullcontext():
-        done = subprocess.run([sys.executable, "-c", code], cwd=directory, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=COMMAND_TIMEOUT_S,
+        )
     assert done.returncode == 0, done.stderr
     assert done.stdout, "an example shows something"
 
@@ -104,6 +112,7 @@ def test_console_block_runs(session: str, directory: Path) -> None:
                 capture_output=True,
                 text=True,
                 check=False,
+                timeout=COMMAND_TIMEOUT_S,
             )
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 

@@ -17,6 +17,7 @@ import pytest
 from onnx import helper, numpy_helper
 from tests.fault_server import Request
 from tests.fetching import ASSETS, QUICK, World, world
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import digest
 from tidegate.errors import (
@@ -524,7 +525,9 @@ def test_signatures_are_checked_without_cryptography(here: World) -> None:
     )
     metadata = here.channel.path / "metadata"
     arguments = [str(here.metadata), here.site.url, str(metadata / "1.root.json"), str(metadata / "timestamp.json")]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S
+    )
     assert done.stdout.split() == ["1.0.0", "refused"], done.stderr
 
 
@@ -541,5 +544,11 @@ def test_without_the_libraries_the_message_names_the_extra(library: str, tmp_pat
         "except DependencyError as error:\n"
         "    print(error.fix)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_TIMEOUT_S,
+    )
     assert "tidegate[update]" in done.stdout, done.stderr

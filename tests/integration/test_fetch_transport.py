@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import ipaddress
 import os
@@ -35,8 +36,8 @@ from tidegate.fetch.transport import Transport
 
 CHUNK = 1 << 16
 DATA = os.urandom(3 * CHUNK + 1000)
-QUICK = FetchSettings(attempts=1, backoff_s=0.0, read_timeout_s=5.0, proxy="")
-PERSISTENT = FetchSettings(attempts=3, backoff_s=0.0, read_timeout_s=5.0, proxy="")
+QUICK = FetchSettings(attempts=1, backoff_s=0.0, connect_timeout_s=30.0, read_timeout_s=30.0, proxy="")
+PERSISTENT = FetchSettings(attempts=3, backoff_s=0.0, connect_timeout_s=30.0, read_timeout_s=30.0, proxy="")
 # A cut counts as a try even after most of the file has come.
 FRAIL = FetchSettings(attempts=1, backoff_s=0.0, read_timeout_s=5.0, minimum_bytes_per_s=100_000.0, proxy="")
 # A window of a fifth of a second that must bring a thousand bytes.
@@ -261,10 +262,9 @@ def test_a_server_that_does_not_accept_ends_in_a_deadline() -> None:
 
 def test_no_server_and_no_name() -> None:
     with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    with pytest.raises(UnavailableError):
-        Transport(QUICK).get(f"http://127.0.0.1:{port}/file", 10)
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        with pytest.raises(UnavailableError):
+            Transport(QUICK).get(f"http://127.0.0.1:{closed.getsockname()[1]}/file", 10)
     with pytest.raises(UnavailableError):
         Transport(QUICK).get("http://no-such-host.invalid/file", 10)
 
@@ -340,6 +340,7 @@ def test_whatever_a_server_says_ends_in_our_own_errors(raw: bytes, after_status:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
+        listener.settimeout(60)
 
         def answer() -> None:
             connection, _ = listener.accept()
@@ -355,7 +356,7 @@ def test_whatever_a_server_says_ends_in_our_own_errors(raw: bytes, after_status:
         except (UnavailableError, IntegrityError):
             pass
         finally:
-            thread.join()
+            thread.join(60)
             transport.close()
 
 
@@ -579,12 +580,10 @@ def test_the_server_learns_who_asks(site: FaultServer) -> None:
 
 
 def test_where_nobody_listens_the_message_names_host_and_port(partial: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     transport = Transport(QUICK)
-    try:
+    with socket.socket() as closed, contextlib.closing(transport):
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        port = closed.getsockname()[1]
         with pytest.raises(UnavailableError, match=rf": 127\.0\.0\.1:{port}: .*refused") as raised:
             transport.resume(f"http://127.0.0.1:{port}/file", partial, len(DATA))
-    finally:
-        transport.close()
     assert "_Watched" not in raised.value.message

@@ -90,11 +90,11 @@ def server_process(tone_bundle: Path) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture
-def closed_port() -> str:
-    """An address where nobody listens: bound once, so that it is ours, and let go."""
+def closed_port() -> Iterator[str]:
+    """An address where nobody listens: bound, so that nobody else can."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{holder.getsockname()[1]}"
+        yield f"127.0.0.1:{holder.getsockname()[1]}"
 
 
 def test_the_server_decides_and_says_the_same_as_the_device(tone_bundle: Path, say: Say) -> None:

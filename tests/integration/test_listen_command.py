@@ -12,7 +12,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 import soxr
 from numpy.typing import NDArray
+from tests.waiting import wait_until
 
 from tidegate.cli.main import main
 from tidegate.cloud.server import Server
@@ -300,10 +300,13 @@ def test_a_signal_ends_the_stream_and_keeps_what_was_said(tone_bundle: Path, say
 
 def until_empty(pipe: int) -> None:
     """Wait until the reader has taken everything out of the pipe."""
-    waiting = array.array("i", [1])
-    while waiting[0]:
-        time.sleep(0.01)
+
+    def is_empty() -> bool:
+        waiting = array.array("i", [0])
         fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+        return not waiting[0]
+
+    wait_until(is_empty)
 
 
 def test_a_reader_that_leaves_is_no_failure_of_ours(tone_bundle: Path, wav: Path) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import yaml
 from tests.models import make_dense_onnx, tflite
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import Bundle, Manifest, digest, write_bundle
 from tidegate.bundle.difference import differences
@@ -100,6 +101,7 @@ def test_two_builds_give_the_same_bytes_whatever_the_process_is_like(tmp_path: P
             capture_output=True,
             cwd=folder,
             env=os.environ | variables,
+            timeout=COMMAND_TIMEOUT_S,
         )
         built.append((folder / "out.tide").read_bytes())
     assert built[0] == built[1]
@@ -110,7 +112,11 @@ def test_two_builds_give_the_same_bytes_whatever_the_process_is_like(tmp_path: P
 
 def test_python_zipfile_lists_and_tests_the_archive(dense: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "zipfile", "-l", str(dense)], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "zipfile", "-l", str(dense)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
     )
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == [
         "manifest.json",
@@ -119,17 +125,23 @@ def test_python_zipfile_lists_and_tests_the_archive(dense: Path) -> None:
         "variants/tflite-fp32.tflite",
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "zipfile", "-t", str(dense)], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "zipfile", "-t", str(dense)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
     )
     assert "Done testing" in done.stdout
 
 
 def unpacked_by_zipfile(archive: Path, folder: Path) -> None:
-    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(archive), str(folder)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "zipfile", "-e", str(archive), str(folder)], check=True, timeout=COMMAND_TIMEOUT_S
+    )
 
 
 def unpacked_by_unzip(archive: Path, folder: Path) -> None:
-    subprocess.run(["unzip", "-q", str(archive), "-d", str(folder)], check=True)
+    subprocess.run(["unzip", "-q", str(archive), "-d", str(folder)], check=True, timeout=COMMAND_TIMEOUT_S)
 
 
 TOOLS = [unpacked_by_zipfile, *([unpacked_by_unzip] if shutil.which("unzip") else [])]
@@ -300,7 +312,11 @@ sys.exit(main(["build", "--model", sys.argv[1], "--name", "dense", "--version", 
 """
     out = tmp_path / "dense.tide"
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tflite("dense")), str(out)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", script, str(tflite("dense")), str(out)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_TIMEOUT_S,
     )
     assert done.returncode == 1
     assert f"tidegate: {out} could not be written" in done.stderr

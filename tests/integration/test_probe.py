@@ -7,8 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from tests.processes import children_of, has_loaded, is_there, runs
 from tests.slots import ROWS, endless, hungry, install, slow, times, write_model
+from tests.waiting import wait_until
 
 from tidegate.bundle import Budgets, Bundle
 from tidegate.edge.update.layout import Layout
@@ -106,9 +106,9 @@ def test_the_parent_stops_a_child_that_grows_below_the_systems_limit(tmp_path: P
 
 def test_a_model_that_never_answers_is_stopped(tmp_path: Path) -> None:
     report = probed(tmp_path, endless(), replace(QUICK, timeout_s=5))
-    assert report == ProbeReport(
-        passed=False, problem="no answer within 5 s while calling for the first time"
-    ) or report == ProbeReport(passed=False, problem="no answer within 5 s while loading")
+    assert not report.passed
+    # How far it got in 5 s, a busy machine decides.
+    assert report.problem.startswith("no answer within 5 s while ")
 
 
 @pytest.mark.parametrize("backend", ["onnx", "litert"])
@@ -157,7 +157,7 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
         child = worker_of(parent.pid)
     finally:
         parent.kill()
-        parent.wait()
+        parent.wait(DEADLINE_S)
     wait_until(lambda: not is_there(child))
 
 
@@ -234,10 +234,3 @@ def worker_of(parent: int) -> int:
 
     wait_until(has_worker)
     return found[0]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.01)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.models import tflite
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.errors import InputError, ModelError
 from tidegate.runtime import load
@@ -92,7 +93,9 @@ import numpy, tidegate.runtime
 with tidegate.runtime.load({str(tflite("dense"))!r}) as model:
     model(numpy.zeros((1, 64), numpy.float32))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S
+    )
     assert done.stdout == ""
     assert "Error" not in done.stderr
 

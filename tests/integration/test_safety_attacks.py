@@ -27,6 +27,7 @@ from tests.raw_http2 import (
     raw_client,
 )
 from tests.served import ServerProcess, linear_bundle, server_process, slow_bundle
+from tests.waiting import wait_until
 
 from tidegate.client import Client
 from tidegate.cloud import Server, ServerSettings
@@ -277,7 +278,7 @@ def test_connections_beyond_the_limit_are_closed_and_those_there_go_on(tmp_path:
         client.infer("linear", {"x": ONES})
         for raw in opened:
             raw.close()
-        assert eventually(lambda: answers(server.address))
+        wait_until(lambda: answers(server.address))
 
 
 def test_a_connection_that_never_becomes_one_is_closed(tmp_path: Path) -> None:
@@ -312,9 +313,13 @@ def test_old_connections_are_renewed_without_a_failed_call(tmp_path: Path) -> No
 
             reader = threading.Thread(target=follow, daemon=True)
             reader.start()
-            while not over.is_set():
+
+            def renewed() -> bool:
                 client.infer("linear", {"x": ONES})
-            reader.join()
+                return over.is_set()
+
+            wait_until(renewed)
+            reader.join(60)
         for _ in range(20):
             client.infer("linear", {"x": ONES})
 
@@ -328,12 +333,6 @@ def answers(address: str) -> bool:
     with grpc.insecure_channel(address) as channel:
         code: Any = channel.unary_unary(LIVE).future(b"", timeout=60).code()
     return code is grpc.StatusCode.OK
-
-
-def eventually(question: Callable[[], bool]) -> bool:
-    """Ask until the answer is yes, for a minute at most."""
-    pause = threading.Event()
-    return any(question() or pause.wait(0.1) for _ in range(600))
 
 
 def hears_nothing_more(raw: socket.socket) -> bool:

@@ -7,13 +7,15 @@ import ssl
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
 from tests.certificates import Authority, Pair
-from tests.served import linear_bundle
+from tests.served import PROCESS_TIMEOUT_S, linear_bundle
+from tests.waiting import wait_until
 
 from tidegate.client import Client
 from tidegate.client.settings import TlsSettings
@@ -113,23 +115,24 @@ def test_a_renewed_certificate_counts_for_new_connections_and_no_call_fails(
     with (
         Server([linear_bundle(tmp_path)], settings=encrypted(pair)) as server,
         Client(server.address, tls=TlsSettings(ca=authority.path)) as kept,
+        ExitStack() as at_the_end,
     ):
+        at_the_end.callback(stopping.set)
         kept.infer("linear", {"x": ONES})
         threads = [threading.Thread(target=load, args=(server.address,)) for _ in range(3)]
         for thread in threads:
             thread.start()
         seen = [shown_certificate(server.address)]
         for number in range(5):
-            before = len(calls)
+            enough = len(calls) + 30
             pair.replace_with(authority.pair(f"renewed-{number}"))
             seen.append(shown_certificate(server.address))
             assert seen[-1].split() == pair.cert.read_bytes().split()
-            while len(calls) < before + 30 and not failures:
-                stopping.wait(0.01)
+            wait_until(lambda: len(calls) >= enough or failures)  # noqa: B023 - called at once
         kept.infer("linear", {"x": ONES})
         stopping.set()
         for thread in threads:
-            thread.join()
+            thread.join(PROCESS_TIMEOUT_S)
     assert failures == []
     assert len(set(seen)) == 6
 
@@ -139,11 +142,13 @@ def test_when_it_expires_under_load_open_connections_go_on_and_a_new_one_mends_t
 ) -> None:
     monkeypatch.setattr(tls_module, "RECHECK_S", 0.0)
     trusting = TlsSettings(ca=authority.path)
-    pair = authority.pair("server", ends_days=3 / 86400)
+    # Long enough for the server and its callers to be there before, on a busy machine too.
+    pair = authority.pair("server", ends_days=8 / 86400)
     stopping = threading.Event()
     failures: list[TidegateError] = []
 
-    with Server([linear_bundle(tmp_path)], settings=encrypted(pair)) as server:
+    with Server([linear_bundle(tmp_path)], settings=encrypted(pair)) as server, ExitStack() as at_the_end:
+        at_the_end.callback(stopping.set)
 
         def load() -> None:
             with Client(server.address, tls=trusting, timeout_s=30) as client:
@@ -157,14 +162,13 @@ def test_when_it_expires_under_load_open_connections_go_on_and_a_new_one_mends_t
         threads = [threading.Thread(target=load) for _ in range(3)]
         for thread in threads:
             thread.start()
-        while gets_in(server.address, trusting):
-            stopping.wait(0.1)
+        wait_until(lambda: not gets_in(server.address, trusting))
         assert failures == []
         pair.replace_with(authority.pair("renewed"))
         assert gets_in(server.address, trusting)
         stopping.set()
         for thread in threads:
-            thread.join()
+            thread.join(PROCESS_TIMEOUT_S)
     assert failures == []
 
 

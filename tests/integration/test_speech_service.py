@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from tests.served import FreezableProxy, linear_bundle
+from tests.waiting import wait_until
 
 from tidegate.client import Client, RecognizeStream
 from tidegate.cloud import Server, ServerSettings
@@ -375,7 +375,7 @@ def test_twenty_streams_in_parallel_and_unary_calls_between_them(client: Client,
         assert client.live()
         assert client.infer("linear", {"x": np.ones((1, 4), np.float32)})["y"].shape == (1, 4)
     for thread in threads:
-        thread.join()
+        thread.join(WAIT_S)
     for stream in streams:
         stream.close()
     assert found == [" ".join([word] * 3) for word in words]
@@ -454,7 +454,4 @@ def send_for_ever(stream: RecognizeStream, chunk: NDArray[np.int16]) -> None:
 
 def wait_for_open_streams(server: Server, count: int) -> None:
     """Poll: the end of a stream is seen by the server some time after the client has left it."""
-    deadline_s, pause = time.monotonic() + WAIT_S, threading.Event()
-    while server.open_streams != count:
-        assert time.monotonic() < deadline_s, f"{server.open_streams} streams are open, expected {count}"
-        pause.wait(0.005)
+    wait_until(lambda: server.open_streams == count)

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.update_site import Site, conditions_that_say, use
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.edge.update import Record, State, Updater, initialise
 from tidegate.edge.update.counters import Counters
@@ -462,7 +463,9 @@ Updater(directory, conditions=die_there, on_progress=die_there).update()
 
 
 def kill_while(device: Path, where: str) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(device), where], check=False, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(device), where], check=False, capture_output=True, timeout=COMMAND_TIMEOUT_S
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 

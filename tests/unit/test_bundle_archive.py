@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import Bundle, Manifest, write_bundle
 from tidegate.bundle.archive import ALIGNMENT, _central_header, _end_records, _local_header, pack
@@ -123,7 +124,7 @@ def test_when_the_disk_takes_no_more_the_old_file_stands(tmp_path: Path) -> None
     path = tmp_path / "release.tide"
     path.write_bytes(b"the old release")
     command = [sys.executable, "-c", WRITE_WITH_LITTLE_ROOM, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S)
     assert "could not be written" in done.stdout
     assert path.read_bytes() == b"the old release"
     assert list(tmp_path.iterdir()) == [path]

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from tests.models import TFLITE, tflite
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import Bundle
 from tidegate.delta import METHODS, Identity, Limits, Method, apply, apply_file, choose, make, read_header
@@ -444,5 +445,7 @@ try:
 except DependencyError as error:
     print(error.fix)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S
+    )
     assert done.stdout == 'pip install "tidegate[delta]"\n'

@@ -14,6 +14,7 @@ import pytest
 import tuf.api.exceptions
 import tuf.api.serialization
 from securesystemslib import exceptions as sslib
+from tests.waiting import COMMAND_TIMEOUT_S
 from urllib3 import HTTPResponse
 from urllib3 import exceptions as urllib3
 
@@ -96,5 +97,7 @@ def test_the_table_needs_no_cryptography_and_importing_the_room_loads_nothing() 
         "from tuf.api.exceptions import BadVersionNumberError\n"
         "print(json.dumps([light, type(translate(BadVersionNumberError('x'), 'y')).__name__]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S
+    )
     assert json.loads(done.stdout) == [[], "IntegrityError"]

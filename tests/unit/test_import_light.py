@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.waiting import COMMAND_TIMEOUT_S
 
 import tidegate
 
@@ -47,7 +48,9 @@ ROOTS = [Path(root) for root in tidegate.__path__]
 @pytest.mark.parametrize("package", PACKAGES)
 def test_import_loads_nothing_heavy_and_says_nothing(package: str) -> None:
     code = f"import json, sys, tidegate.{package}; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S
+    )
     loaded = set(json.loads(done.stdout))
     assert not loaded & set(HEAVY)
     assert f"tidegate.{package}" in loaded
@@ -56,7 +59,9 @@ def test_import_loads_nothing_heavy_and_says_nothing(package: str) -> None:
 
 def test_a_server_that_mirrors_a_manifest_loads_no_converter() -> None:
     code = "import json, sys, tidegate.convert.mirrors.oip; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S
+    )
     ours = {name for name in json.loads(done.stdout) if name.startswith("tidegate.")}
     converting = {name.removeprefix("tidegate.convert") for name in ours if name.startswith("tidegate.convert")}
     assert converting == {"", ".mirrors", ".mirrors.facts", ".mirrors.oip"}

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import write_bundle
 from tidegate.bundle.manifest import Manifest
@@ -242,5 +243,7 @@ def test_a_paced_source_waits_until_the_audio_would_have_been_recorded() -> None
 def test_importing_the_edge_loads_nothing_heavy() -> None:
     heavy = ["tensorflow", "onnxruntime", "ai_edge_litert", "grpc", "soxr", "webrtcvad", "sounddevice"]
     code = f"import sys, tidegate.edge; print([name for name in {heavy} if name in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S
+    )
     assert found.stdout.strip() == "[]"

@@ -13,6 +13,7 @@ import tuf.api.exceptions
 import tuf.api.serialization
 from cryptography import exceptions as crypto
 from securesystemslib import exceptions as sslib
+from tests.waiting import COMMAND_TIMEOUT_S
 from urllib3 import HTTPResponse
 from urllib3 import exceptions as urllib3
 
@@ -111,7 +112,9 @@ def test_the_import_is_light() -> None:
         "heavy = {'tuf', 'securesystemslib', 'cryptography', 'urllib3', 'onnxruntime', 'ai_edge_litert', 'grpc'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -122,7 +125,9 @@ def test_without_the_libraries_the_message_names_the_extra() -> None:
         "from tidegate.cli.main import main\n"
         "sys.exit(main(['channel', 'show', '--channel', '.']))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S
+    )
     assert done.returncode == 1
     assert "tidegate[release]" in done.stderr
     assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle.manifest import FrontEnd, Manifest, PrefilterSettings
 from tidegate.cloud.announce import MOST_WAITING, ChannelAnnouncer, FixedReleases, newest_for
@@ -239,7 +240,9 @@ def test_without_the_package_the_message_names_the_extra() -> None:
         "try: ReportKey.generate()\n"
         "except DependencyError as error: print(error.fix)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S
+    )
     report, fix = done.stdout.splitlines()
     assert parse_report(report).model == "m"
     assert "tidegate[signed-report]" in fix

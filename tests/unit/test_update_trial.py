@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle.manifest import TrialSettings
 from tidegate.edge.update.counters import RESTARTS_KEPT, Counters, most_within
@@ -284,7 +285,7 @@ def kill_one(path: Path, stage: str, *, keep: bool = False) -> None:
         "import os, signal, sys; from pathlib import Path; from tidegate.edge.update.health import HealthWriter;"
         f"HealthWriter(Path({str(path)!r})).began(3, '1.0.0', {stage!r}); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    subprocess.run([sys.executable, "-c", program], check=False)
+    subprocess.run([sys.executable, "-c", program], check=False, timeout=COMMAND_TIMEOUT_S)
     if keep:
         health = read_health(path)
         health.processes |= noted

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 from google.protobuf import descriptor_pool
+from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.wire import messages
 from tidegate.wire.services import OPEN_INFERENCE, SPEECH
@@ -18,7 +19,9 @@ try:
 except KeyError:
     print("private")
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=COMMAND_TIMEOUT_S
+    )
     assert done.stdout == "private\n"
 
 
