@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 
 def failing_on(model: bytes, column: int) -> bytes:
@@ -13,7 +16,7 @@ def failing_on(model: bytes, column: int) -> bytes:
     graph = onnx.load_from_string(model)
     for node in graph.graph.node:
         node.output[:] = ["sure" if name == "probabilities" else name for name in node.output]
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "failing.column": np.array([column], np.int64),
         "failing.half": np.array(0.5, np.float32),
         "failing.behind": np.array(100, np.int64),

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from tidegate.errors import ConfigError
 from tidegate.release.draft import Draft
-from tidegate.release.lifetimes import ROLES, Lifetimes
+from tidegate.release.lifetimes import ONLINE, ROLES, Lifetimes
 from tidegate.release.repository import LIFETIMES_FIELD
 from tidegate.release.tuf_types import Metadata, Root, SSlibKey, Targets
 
@@ -32,6 +32,24 @@ class RoleKeys:
             )
 
 
+def check_threshold(role: str, threshold: int) -> None:
+    """Refuse that several keys must sign for an online role.
+
+    Snapshot and timestamp are signed by one machine, by itself, several times a day. Keys on one machine fall together,
+    and holders in turns cannot keep up with a lifetime of a day. What these roles say binds nobody to install anything:
+    that takes the targets, which have holders.
+
+    Raises:
+        ConfigError: the role is snapshot or timestamp, and the threshold is above one.
+    """
+    if role in ONLINE and threshold > 1:
+        raise ConfigError(
+            f"a threshold of {threshold} for {role}; expected 1: one machine signs it by itself, several times a day",
+            fix="give root and targets a higher threshold, which is what devices' trust in content rests on; "
+            f"{role} may have several keys of which any one signs",
+        )
+
+
 def new_channel(roles: Mapping[str, RoleKeys], lifetimes: Lifetimes, now: datetime) -> Draft:
     """Return the steps that make a channel, not signed yet.
 
@@ -41,7 +59,7 @@ def new_channel(roles: Mapping[str, RoleKeys], lifetimes: Lifetimes, now: dateti
         now: UTC, whole seconds.
 
     Raises:
-        ConfigError: a role is missing.
+        ConfigError: a role is missing, or an online role has a threshold above one.
     """
     if set(roles) != set(ROLES):
         raise ConfigError(f"keys were named for {sorted(roles)}", fix=f"name them for {', '.join(ROLES)}")
@@ -52,6 +70,7 @@ def new_channel(roles: Mapping[str, RoleKeys], lifetimes: Lifetimes, now: dateti
         unrecognized_fields={LIFETIMES_FIELD: lifetimes.as_dict()},
     )
     for role, holders in roles.items():
+        check_threshold(role, holders.threshold)
         for key in holders.keys:
             root.add_key(key, role)
         root.roles[role].threshold = holders.threshold

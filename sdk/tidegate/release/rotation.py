@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tidegate.errors import ConfigError, NotFoundError
 from tidegate.release.applying import carry_out, check_at_hand
+from tidegate.release.creation import check_threshold
 from tidegate.release.disk import Disk
 from tidegate.release.draft import Draft, Step, sign
 from tidegate.release.keys import KeyRing
@@ -171,6 +172,8 @@ def _changed(
             f"role {role} would need {after.roles[role].threshold} of {len(after.roles[role].keyids)} keys",
             fix="choose a --threshold of 1 to the number of keys, or add keys with --add",
         )
+    if threshold is not None:
+        check_threshold(role, threshold)
     if lifetimes is not None:
         after.unrecognized_fields[LIFETIMES_FIELD] = lifetimes.as_dict()
     return after
