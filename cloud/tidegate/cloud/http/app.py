@@ -114,25 +114,29 @@ class App:
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
         caller = HttpCaller(scope, headers)
         self._under_way += 1
-        work, has_body = None, False
+        work, has_body, does = None, False, ""
         try:
             if self._under_way > self._maximum_requests:
                 raise _too_many(self._maximum_requests)
             route, name, version = self._routes.find(scope["method"], scope["path"])
+            does = route.does
             if self._door is not None:
-                self._door.at_the_door(caller, route.does)
-            if route.does == "ModelInfer":
+                self._door.at_the_door(caller, does)
+            if does == "ModelInfer":
                 work = self._core.work.begin()
-            ask = Ask(caller, headers, route.does, name, version, receive=receive)
+            ask = Ask(caller, headers, does, name, version, receive=receive)
             if route.method == "POST":
                 ask.body = await read_request_body(headers, receive, self._maximum_body_bytes)
                 has_body = True
             if self._door is not None:
-                self._door.check_call(caller, route.does, name)
-            answer = await self._handlers[route.does](ask)
+                self._door.check_call(caller, does, name)
+            answer = await self._handlers[does](ask)
             self._unread.check(len(answer.body))
         except TidegateError as error:
             answer = error_answer(error)
+            # Without a route it is not known what was wanted.
+            if does in ("ModelInfer", "") and not caller.is_begun:
+                self._core.turned_away(caller, "http", error)
         # Who waits for leave to send his body and gets an answer instead need not send it: what comes next is unclear.
         if self._core.work.draining or ("expect" in headers and not has_body):
             answer.headers.append((b"connection", b"close"))

@@ -48,7 +48,7 @@ class BodyTooLargeError(ResourceError):
 class HttpCaller:
     """The caller, from an ASGI scope."""
 
-    __slots__ = ("deadline_s", "has_gone", "metadata", "peer")
+    __slots__ = ("deadline_s", "has_gone", "is_begun", "metadata", "peer")
 
     def __init__(self, scope: Scope, headers: Mapping[str, str]) -> None:
         client = scope.get("client")
@@ -57,6 +57,8 @@ class HttpCaller:
         self.metadata = headers
         """with names in lower case; of one that came twice, the last"""
         self.has_gone = False
+        self.is_begun = False
+        """whether the core has his request, and tells its observers what comes of it"""
 
     def gone(self) -> bool:
         """Whether the connection was lost while the answer was waited for."""

@@ -60,6 +60,7 @@ async def _answered(core: Core, request: Request, ask: Ask) -> Inference:
         elif not loop.is_closed():
             loop.call_soon_threadsafe(settle, found, error)
 
+    ask.caller.is_begun = True
     core.begin(request, ask.caller, finish, inline=True)
     if outcome.done() or ask.receive is None:
         return await outcome
