@@ -122,7 +122,7 @@ def test_without_a_check_the_server_is_left_to_decide(metadata: Counted, infer: 
     assert (metadata.calls, infer.calls) == (0, 1)
 
 
-@pytest.mark.parametrize("states", [[], [("x", "BF16", [-1, 4])]], ids=["no inputs", "datatype beyond numpy"])
+@pytest.mark.parametrize("states", [[], [("x", "FP8", [-1, 4])]], ids=["no inputs", "datatype beyond the protocol"])
 def test_a_server_that_states_too_little_checks_by_itself(
     client: Client, metadata: Counted, infer: Counted, states: list[tuple[str, str, list[int]]]
 ) -> None:

@@ -8,8 +8,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from tidegate.bundle.manifest import Signature, TensorSpec
-from tidegate.client.bfloat16 import NAME as BF16
-from tidegate.client.bfloat16 import from_words
 from tidegate.errors import InputError, ModelError, TidegateError
 
 Parameter = bool | int | float | str
@@ -119,31 +117,22 @@ def read_arrays(message: Any, target: str) -> dict[str, NDArray[Any]]:
         return read_outputs(message)
     except InputError as error:
         # The few answers that need it are put right only here, so that the others pay nothing for it.
-        brief = _put_right(message)
-        if brief is None:
+        if not _put_right(message):
             raise _broken(message, target, error) from error
     try:
-        arrays = read_outputs(message)
+        return read_outputs(message)
     except InputError as error:
         raise _broken(message, target, error) from error
-    return {name: from_words(array) if name in brief else array for name, array in arrays.items()}
 
 
-def _put_right(message: Any) -> set[str] | None:
-    """Drop empty typed contents beside raw ones, which MLServer sends, and name BF16 by its words.
-
-    Returns:
-        The names of the BF16 outputs; None when there was nothing to put right.
-    """
-    brief, changed = set(), False
+def _put_right(message: Any) -> bool:
+    """Drop empty typed contents beside raw ones, which MLServer sends; return whether there were any."""
+    changed = False
     for output in message.outputs:
         if message.raw_output_contents and output.HasField("contents") and not output.contents.ByteSize():
             output.ClearField("contents")
             changed = True
-        if output.datatype == BF16:
-            output.datatype = "UINT16"
-            brief.add(output.name)
-    return brief if brief or changed else None
+    return changed
 
 
 def _broken(message: Any, target: str, error: InputError) -> ModelError:

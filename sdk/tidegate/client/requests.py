@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
+from tidegate.bundle.dtypes import NAMES
 from tidegate.bundle.manifest import Signature
-from tidegate.client.bfloat16 import NAME as BF16
-from tidegate.client.bfloat16 import as_words, is_bfloat16
 from tidegate.client.descriptions import ModelDescription, Parameter
 from tidegate.errors import InputError, TidegateError
 
@@ -46,12 +44,7 @@ class InferCall:
         from tidegate.wire.tensors import write_inputs
 
         request = messages.ModelInferRequest(model_name=self.name, model_version=self.version, id=self.request_id)
-        arrays = {key: np.asarray(value) for key, value in self.inputs.items()}
-        brief = {key for key, array in arrays.items() if is_bfloat16(array)}
-        write_inputs(request, arrays | {key: as_words(arrays[key]) for key in brief} if brief else arrays)
-        for tensor in request.inputs if brief else ():
-            if tensor.name in brief:
-                tensor.datatype = BF16
+        write_inputs(request, {key: np.asarray(value) for key, value in self.inputs.items()})
         for output in self.outputs or ():
             request.outputs.add(name=output)
         for key, value in (self.parameters or {}).items():
@@ -99,7 +92,7 @@ class KnownModels:
 def check_request(target: str, model: ModelDescription, asked: InferCall) -> None:
     """Hold a request against the model's metadata, with the words that the runtime has for its own inputs.
 
-    A server that states no inputs, or datatypes that numpy has not, is left to check by itself.
+    A server that states no inputs, or datatypes beyond the protocol's, is left to check by itself.
 
     Raises:
         InputError: a name, dtype or shape does not fit, or there is no such output.
@@ -108,7 +101,7 @@ def check_request(target: str, model: ModelDescription, asked: InferCall) -> Non
 
     signature = model.signature
     try:
-        if signature.inputs and all(spec.dtype in NUMPY_BY_NAME for spec in signature.inputs):
+        if signature.inputs and all(spec.dtype in NAMES for spec in signature.inputs):
             checked_feeds(signature, asked.inputs)
         if signature.outputs:
             _check_outputs(signature, asked.outputs or ())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tidegate.bundle.dtypes import is_float
 from tidegate.conformance.check import Finding, not_offered
 from tidegate.conformance.peer import Answer, Peer
 from tidegate.conformance.subject import Subject
@@ -117,6 +118,6 @@ def same(one: Outputs, other: Outputs) -> bool:
 def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    if one.dtype.kind == "f":
+    if is_float(one.dtype):
         return bool(np.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True))
     return bool(np.array_equal(one, other))

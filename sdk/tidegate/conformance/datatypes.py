@@ -12,14 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
+from tidegate.bundle.dtypes import BF16, NUMPY_BY_NAME, is_float, numpy_dtype
 from tidegate.conformance.bench import Bench, outputs_of
 from tidegate.conformance.check import Check, Finding, Source, failed, judged, not_offered
 from tidegate.conformance.subject import RAW_ONLY, with_raw
+from tidegate.errors import DependencyError
 from tidegate.wire import messages
 from tidegate.wire.tensors import write_typed
 
 SIMPLE = "simple"
+
+DATATYPES = (*NUMPY_BY_NAME, BF16)
+
+LARGEST_BF16 = 255 * 2.0**120
+"""Eight bits of ones, and the highest exponent."""
 
 
 def identity_model(datatype: str) -> str:
@@ -35,10 +41,10 @@ def sample(datatype: str) -> NDArray[Any]:
         return array
     if datatype == "BOOL":
         return np.array([[True, False, True], [False, False, True]])
-    dtype = NUMPY_BY_NAME[datatype]
-    if dtype.kind == "f":
-        limits = np.finfo(dtype)
-        return np.array([[0, -1.5, np.inf], [-np.inf, np.nan, limits.max]], dtype)
+    dtype = numpy_dtype(datatype)
+    if is_float(dtype):
+        largest = LARGEST_BF16 if datatype == BF16 else np.finfo(dtype).max
+        return np.array([[0, -1.5, np.inf], [-np.inf, np.nan, largest]], dtype)
     integers = np.iinfo(dtype)
     return np.array([[0, 1, 2], [integers.min, integers.max, 7]], dtype)
 
@@ -63,7 +69,10 @@ def _there_and_back(datatype: str, request: Callable[[NDArray[Any]], Any]) -> Ca
     def probe(bench: Bench) -> Finding:
         if not bench.offers(identity_model(datatype)):
             return not_offered(f"no model {identity_model(datatype)}")
-        array = sample(datatype)
+        try:
+            array = sample(datatype)
+        except DependencyError as error:
+            return not_offered(f"this side: {error.message}")
         answer = bench.infer(request(array))
         if not answer.ok:
             return failed(str(answer))
@@ -78,7 +87,7 @@ def _there_and_back(datatype: str, request: Callable[[NDArray[Any]], Any]) -> Ca
 def _equal(found: NDArray[Any], expected: NDArray[Any]) -> bool:
     if found.dtype != expected.dtype or found.shape != expected.shape:
         return False
-    return bool(np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f"))
+    return bool(np.array_equal(found, expected, equal_nan=is_float(expected.dtype)))
 
 
 def _not_text(bench: Bench) -> Finding:
@@ -118,7 +127,7 @@ CHECKS = (
             "the same back",
             _raw(datatype),
         )
-        for datatype in NUMPY_BY_NAME
+        for datatype in DATATYPES
     ),
     *(
         Check(
@@ -128,7 +137,7 @@ CHECKS = (
             "the same back",
             _typed(datatype),
         )
-        for datatype in NUMPY_BY_NAME
+        for datatype in DATATYPES
         if datatype not in RAW_ONLY
     ),
     Check(

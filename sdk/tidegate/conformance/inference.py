@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tidegate.bundle.dtypes import is_float
 from tidegate.bundle.manifest import TensorSpec
 from tidegate.conformance.bench import Bench, has_typed, outputs_of, outputs_read, same
 from tidegate.conformance.check import Check, Finding, Source, failed, judged, not_offered
@@ -212,7 +213,7 @@ def _distinct(bench: Bench) -> dict[str, Any]:
     """Return inputs of unlike values, so that exchanging two of them shows."""
     feeds = bench.subject.feeds()
     for index, (name, array) in enumerate(feeds.items()):
-        if array.dtype.kind in "iuf":
+        if array.dtype.kind in "iu" or is_float(array.dtype):
             feeds[name] = np.full_like(array, index + 1)
     return feeds
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tidegate.bundle import Manifest, Signature, TensorSpec, Variant, digest, write_bundle
-from tidegate.bundle.dtypes import NUMPY_BY_NAME
-from tidegate.conformance.datatypes import SIMPLE, identity_model
+from tidegate.bundle.dtypes import numpy_dtype
+from tidegate.conformance.datatypes import DATATYPES, SIMPLE, identity_model
 from tidegate.errors import DependencyError, ResourceError
 
 VERSION = "1.0.0"
@@ -36,7 +36,7 @@ def write_models(directory: Path) -> tuple[Path, ...]:
                 (_spec("OUTPUT0", datatype, (-1, -1)),),
                 (("Identity", ("INPUT0",), "OUTPUT0"),),
             )
-            for datatype in NUMPY_BY_NAME
+            for datatype in DATATYPES
         )
         pair = ("INPUT0", "INPUT1")
         simple = _write(
@@ -99,9 +99,7 @@ def _onnx(name: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, 
 def _value(spec: TensorSpec) -> Any:
     from onnx import TensorProto, helper
 
-    element = (
-        TensorProto.STRING if spec.dtype == "BYTES" else helper.np_dtype_to_tensor_dtype(NUMPY_BY_NAME[spec.dtype])
-    )
+    element = TensorProto.STRING if spec.dtype == "BYTES" else helper.np_dtype_to_tensor_dtype(numpy_dtype(spec.dtype))
     # One name for an axis that has one size in all tensors.
     axes = [f"axis{axis}" if size == -1 else size for axis, size in enumerate(spec.shape)]
     return helper.make_tensor_value_info(spec.name, element, axes)
