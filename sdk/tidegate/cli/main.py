@@ -11,10 +11,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from tidegate.cli.printing import complain
-from tidegate.errors import ConfigError, TidegateError
+from tidegate.errors import ConfigError, ResourceError, TidegateError
 
 COMMANDS: dict[str, str] = {
     "convert": "make TFLite and ONNX variants of a trained model",
@@ -61,12 +61,15 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parse(words)
     try:
-        return cast("int", arguments.command.run(arguments))
-    except TidegateError as error:
+        try:
+            return _run(words)
+        finally:
+            _flush()
+    except ResourceError as error:  # of _flush
         complain(error)
-        return 2 if isinstance(error, ConfigError) else 1
+        sys.stdout = None
+        return 1
     except BrokenPipeError:
         # The reader of our output left, as `| head` does; a second complaint at interpreter exit is prevented.
         sys.stdout = None
@@ -75,18 +78,54 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _run(words: list[str]) -> int:
+    arguments = _parse(words)
+    try:
+        return cast("int", arguments.command.run(arguments))
+    except TidegateError as error:
+        complain(error)
+        return 2 if isinstance(error, ConfigError) else 1
+
+
+def _flush() -> None:
+    """Write what is still buffered: if that fails, it had better fail here than when the interpreter ends.
+
+    Raises:
+        BrokenPipeError: nobody reads it.
+        ResourceError: it cannot be written, such as to a full disk.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ResourceError(
+            f"standard output cannot be written: {error.strerror}", fix="make room, or send it elsewhere"
+        ) from error
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what was wrong in our form, instead of all options and then what was wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        """Complain and end with exit code 2."""
+        complain(ConfigError(message, fix=f"`{self.prog} --help` shows what it takes"))
+        sys.exit(2)
+
+
 def _parse(words: list[str]) -> argparse.Namespace:
     module = SECOND_FORMS.get((words[0], words[1])) if len(words) > 1 else None
     if module is None:
         return _parser(chosen=words[0] if words else "").parse_args(words)
     command = _command(module)
-    parser = argparse.ArgumentParser(prog=f"tidegate {words[0]} {words[1]}")
+    parser = Parser(prog=f"tidegate {words[0]} {words[1]}")
     _fill(parser, command)
     return parser.parse_args(words[2:])
 
 
 def _parser(chosen: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tidegate", description="One package for a model, from the notebook to the device and the cloud."
     )
     parser.add_argument("--version", action="version", version=f"tidegate {version('tidegate')}")

@@ -1,0 +1,87 @@
+"""What every command does when its output is not wanted, when it is interrupted, and when it is used wrongly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.processes import children_of
+from tests.served import PROCESS_TIMEOUT_S, linear_bundle
+from tests.waiting import wait_until
+
+from tidegate.cli.main import COMMANDS, main
+
+COMMAND = [sys.executable, "-m", "tidegate.cli"]
+
+# Buffered, as for a user: with this variable set, Python writes each line at once.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["access", "create", "keys.json", "--role", "infer"]])
+def test_a_reader_that_left_is_no_traceback(words: list[str], tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [*COMMAND, *words],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+            cwd=tmp_path,
+            timeout=PROCESS_TIMEOUT_S,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_full_disk_under_the_output_is_said() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "--version"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+            timeout=PROCESS_TIMEOUT_S,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "standard output cannot be written: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_an_interrupt_is_no_traceback(tmp_path: Path) -> None:
+    bundle = linear_bundle(tmp_path)
+    command = [*COMMAND, "bench", str(bundle), "--min-duration-s", "600", "--json", "-o", str(tmp_path / "report.json")]
+    # Its own group, as in a terminal, where Ctrl-C reaches the process that measures as well.
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
+    ) as process:
+        try:
+            wait_until(lambda: children_of(process.pid) or process.poll() is not None)
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=PROCESS_TIMEOUT_S)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_a_word_that_is_not_known_is_one_clear_message(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--no-such-option"])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    first, second = printed.err.splitlines()
+    assert first.startswith("tidegate: ")
+    assert "--help` shows what it takes" in second
