@@ -11,9 +11,9 @@ demo: $(VENV)/.edge-and-cloud          ## real audio through the device path and
 test: $(VENV)/.dev                     ## the whole suite, three files at a time: many tests wait for real servers
 	$(BIN)/python -m pytest -n 3 --dist loadfile
 
-kill-test: $(VENV)/.dev                ## a kill, and a refusal of the disk, at every call of a device that changes its files
+kill-test: $(VENV)/.dev                ## a kill at every call of a device, or of a batch run, that changes files; a disk that refuses
 	TIDEGATE_KILL=all $(BIN)/python -m pytest -s --timeout=3600 tests/integration/test_device_kill.py \
-		tests/integration/test_device_faults.py
+		tests/integration/test_device_faults.py tests/integration/test_predict_kill.py
 
 monitoring-test: $(VENV)/.dev          ## a real Prometheus on a real server; needs the Debian package prometheus
 	$(BIN)/python -m pytest examples/monitoring

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,20 +14,16 @@ import msgspec
 import numpy as np
 
 from tidegate.bundle import Bundle
-from tidegate.bundle.atomic import write_atomically
 from tidegate.errors import ConfigError, InputError
 from tidegate.predict.cells import column_values
+from tidegate.predict.finishing import Progress, errors_path, finish
 from tidegate.predict.opening import open_answerer
-from tidegate.predict.outputs import write_output
 from tidegate.predict.outputs.blocks import decoded
 from tidegate.predict.parts import Parts
 from tidegate.predict.predictor import Answerer, Answers
 from tidegate.predict.rows import ColumnSpec, Fault, Rows, Values, chosen, joined
 from tidegate.predict.settings import PredictSettings, checked_output
 from tidegate.predict.sources import Source, open_source
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many steps are behind us, and of how many."""
 
 ROW = "row"
 """Key column of rows that have no other: the row's number in the input, from 0."""
@@ -109,7 +104,7 @@ def predict(
         with parts.opened(_job(facts, rows, path, settings), restart=settings.restart):
             resumed = sum(part.end - part.first for part in parts.list())
             _answer_rest(rows, answerer, keys, parts, settings, resumed, path.suffix, on_progress)
-            answered, failed = _write(path, parts, (*keys, *answerer.outputs), facts, on_progress)
+            answered, failed = finish(path, parts, (*keys, *answerer.outputs), facts, on_progress)
             total = sum(part.end - part.first for part in parts.list())
             parts.remove()
     return PredictSummary(
@@ -122,11 +117,6 @@ def predict(
         errors=str(errors_path(path)) if failed else None,
         model=facts,
     )
-
-
-def errors_path(output: Path) -> Path:
-    """Return the side file that names the rows which were left out, and why."""
-    return output.with_name(f"{output.name}.errors.jsonl")
 
 
 def _key_specs(source: Source, settings: PredictSettings, answerer: Answerer) -> tuple[ColumnSpec, ...]:
@@ -269,35 +259,3 @@ def _bad_row(source: Source, fault: Fault) -> InputError:
         f"{source.origin}: row {fault.row}{keys}: {fault.reason}",
         fix="mend the row, or leave bad rows out with --on-error skip; what was computed is kept",
     )
-
-
-def _write(
-    output: Path, parts: Parts, specs: tuple[ColumnSpec, ...], facts: Mapping[str, str], on_progress: Progress
-) -> tuple[int, int]:
-    """Write output and side file; return how many rows are in each."""
-    found = parts.list()
-    counts = {"answered": 0, "failed": 0}
-
-    def blocks() -> Iterator[Mapping[str, Values]]:
-        counts["answered"] = 0
-        for number, part in enumerate(found):
-            columns = parts.read(part)
-            counts["answered"] += len(columns[specs[0].name])
-            yield columns
-            on_progress("writing", number + 1, len(found))
-
-    def lines() -> Iterator[bytes]:
-        for part in found:
-            for line in part.faults_path.read_bytes().splitlines(keepends=True):
-                counts["failed"] += 1
-                yield line
-
-    metadata = msgspec.json.encode(dict(facts), order="deterministic")
-    write_output(output, specs, blocks, metadata, scratch=parts.path / f"output{output.suffix}")
-    side, remaining = errors_path(output), lines()
-    first = next(remaining, None)
-    if first is None:
-        side.unlink(missing_ok=True)
-    else:
-        write_atomically(side, itertools.chain([first], remaining))
-    return counts["answered"], counts["failed"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tidegate.bundle.atomic import sync_directory, write_atomically
@@ -14,7 +14,7 @@ from tidegate.predict.outputs.parquet import write_parquet
 from tidegate.predict.outputs.text import write_csv, write_jsonl
 from tidegate.predict.rows import ColumnSpec
 
-__all__ = ["Blocks", "metadata_path", "write_output"]
+__all__ = ["Blocks", "metadata_path", "write_output", "write_side_file"]
 
 
 def metadata_path(output: Path) -> Path | None:
@@ -48,7 +48,7 @@ def write_output(output: Path, specs: Sequence[ColumnSpec], blocks: Blocks, meta
             write_csv(scratch, specs, blocks)
         side = metadata_path(output)
         if side is not None:
-            write_atomically(side, [metadata])
+            write_side_file(side, [metadata], scratch.parent)
         with scratch.open("rb") as file:
             os.fsync(file.fileno())
         scratch.replace(output)
@@ -57,4 +57,21 @@ def write_output(output: Path, specs: Sequence[ColumnSpec], blocks: Blocks, meta
         raise ResourceError(
             f"{output} could not be written: {error.strerror or error}",
             fix="check free space and permissions, then repeat: what was computed is kept",
+        ) from error
+
+
+def write_side_file(path: Path, chunks: Iterable[bytes], scratch: Path) -> None:
+    """Replace a file beside the output by way of the directory `scratch`, so that a kill leaves no stray file.
+
+    Raises:
+        ResourceError: the disk refuses.
+    """
+    made = scratch / f"side-{path.name}"
+    write_atomically(made, chunks)
+    try:
+        made.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise ResourceError(
+            f"{path} could not be written: {error.strerror or error}", fix="check permissions, then repeat"
         ) from error
