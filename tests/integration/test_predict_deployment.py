@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import urllib.request
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tidegate.cloud.ray_settings import RaySettings
 
 FOLDER = Path(__file__).parents[2] / "examples" / "deployment"
 PORT = 9000
+HTTP_PORT = 8080
 
 
 def manifest(name: str) -> dict[str, Any]:
@@ -28,8 +30,8 @@ def manifest(name: str) -> dict[str, Any]:
     return read
 
 
-def container() -> dict[str, Any]:
-    (only,) = manifest("serving-runtime.yaml")["spec"]["containers"]
+def container(runtime: str = "serving-runtime.yaml") -> dict[str, Any]:
+    (only,) = manifest(runtime)["spec"]["containers"]
     assert isinstance(only, dict)
     return only
 
@@ -51,6 +53,36 @@ def test_the_runtimes_arguments_start_a_server_that_its_probes_find_healthy(tmp_
         assert container()["livenessProbe"]["tcpSocket"]["port"] == PORT
         host, _, port = server.address.rpartition(":")
         socket.create_connection((host, int(port)), timeout=30).close()
+
+
+def test_the_http_runtimes_arguments_start_a_server_that_its_probes_find_healthy(tmp_path: Path) -> None:
+    linear_bundle(tmp_path)
+    asked = container("serving-runtime-http.yaml")
+    words = asked["args"]
+    assert words[0] == "/mnt/models"
+    assert f"--http=0.0.0.0:{HTTP_PORT}" in words
+    with server_process([tmp_path], *words[1:], "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0") as server:
+        assert server.process.stdout is not None
+        _, _, address = server.process.stdout.readline().strip().partition("http on ")
+        for probe in ("startupProbe", "readinessProbe"):
+            assert asked[probe]["httpGet"]["port"] == HTTP_PORT
+            with urllib.request.urlopen(f"http://{address}{asked[probe]['httpGet']['path']}", timeout=30) as answer:
+                assert answer.status == 200
+        annotations = manifest("serving-runtime-http.yaml")["spec"]["annotations"]
+        assert annotations["prometheus.kserve.io/port"] == str(HTTP_PORT)
+        path = annotations["prometheus.kserve.io/path"]
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
+            assert b"# TYPE" in answer.read()
+    assert asked["livenessProbe"]["tcpSocket"]["port"] == asked["ports"][0]["containerPort"] == HTTP_PORT
+
+
+def test_both_runtimes_run_the_same_container_in_the_same_way() -> None:
+    kept = ("name", "image", "resources", "securityContext")
+    one, other = container(), container("serving-runtime-http.yaml")
+    assert {key: one[key] for key in kept} == {key: other[key] for key in kept}
+    assert [word for word in one["args"] if word.startswith("--grace-s")] == [
+        word for word in other["args"] if word.startswith("--grace-s")
+    ]
 
 
 def test_the_pod_outlives_the_drain_and_both_files_name_one_runtime() -> None:
