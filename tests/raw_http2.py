@@ -74,14 +74,19 @@ class RawClient:
 
     def await_end(self, streams: set[int]) -> None:
         """Read until each of these streams was ended by the server, or the connection was."""
-        left = set(streams)
+        self.await_some_end(streams, len(streams))
+
+    def await_some_end(self, streams: set[int], count: int) -> set[int]:
+        """Read until so many of these streams were ended by the server, or the connection was; return which."""
+        ended: set[int] = set()
         for kind, stream, payload in self.frames():
             if kind == PING and len(payload) == 8:
                 self.send(frame(PING, ACK, 0, payload))
-            if kind == RST_STREAM:
-                left.discard(stream)
-            if not left:
-                return
+            if kind == RST_STREAM and stream in streams:
+                ended.add(stream)
+            if len(ended) >= count:
+                break
+        return ended
 
     def vanish(self) -> None:
         """Be gone without a goodbye: the connection is reset."""

@@ -8,12 +8,17 @@ the memory.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from dataclasses import dataclass
 from typing import Any
 
 from tidegate.cloud.in_flight import BytesInFlight
 
 MAXIMUM_HEAD_BYTES = 64 * 1024
+
+AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time (socket(7)): closing resets the connection and drops what was not sent."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ def limited_protocol(limits: ConnectionLimits) -> Any:
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             if len(self.connections) > limits.maximum_connections:
-                transport.abort()
+                self._end()
             else:
                 self._expect()
 
@@ -125,7 +130,7 @@ def limited_protocol(limits: ConnectionLimits) -> Any:
                 # Not his fault: a request before this one is not answered yet, and until then nothing is read.
                 self._expect()
             else:
-                self.transport.abort()
+                self._end()
 
         def _await_reader(self) -> None:
             if self._reader is None:
@@ -137,7 +142,7 @@ def limited_protocol(limits: ConnectionLimits) -> Any:
             self._reader = None
             left_bytes = self.transport.get_write_buffer_size()
             if left_bytes and left_bytes == self._unread_bytes:
-                self.transport.abort()
+                self._end()
             elif left_bytes:
                 self._await_reader()
 
@@ -149,6 +154,13 @@ def limited_protocol(limits: ConnectionLimits) -> Any:
 
         def _cut(self) -> None:
             """End the connection, from any thread."""
-            self.loop.call_soon_threadsafe(self.transport.abort)
+            self.loop.call_soon_threadsafe(self._end)
+
+        def _end(self) -> None:
+            """End the connection now. The system forgets too what it holds for a caller who does not read."""
+            opened = self.transport.get_extra_info("socket")
+            if opened is not None and opened.fileno() >= 0:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            self.transport.abort()
 
     return LimitedProtocol
