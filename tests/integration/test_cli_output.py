@@ -13,6 +13,7 @@ from tests.processes import children_of
 from tests.served import PROCESS_TIMEOUT_S, linear_bundle
 from tests.waiting import wait_until
 
+from tidegate.cli.__main__ import start
 from tidegate.cli.main import COMMANDS, main
 
 COMMAND = [sys.executable, "-m", "tidegate.cli"]
@@ -85,3 +86,17 @@ def test_a_word_that_is_not_known_is_one_clear_message(command: str, capsys: pyt
     first, second = printed.err.splitlines()
     assert first.startswith("tidegate: ")
     assert "--help` shows what it takes" in second
+
+
+class Interrupts:
+    """A finder of modules in whose way an interrupt comes."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "tidegate.cli.main":
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_the_command_is_imported_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "tidegate.cli.main")
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(), *sys.meta_path])
+    assert start() == 130
