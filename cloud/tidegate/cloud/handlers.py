@@ -15,8 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from google.protobuf.message import DecodeError
-
 from tidegate.cloud.access import Action
 from tidegate.cloud.core import Caller
 from tidegate.cloud.devices import Reception
@@ -36,8 +34,8 @@ Streaming = Callable[[Iterator[Any], Any], Iterator[Any]]
 
 Commanded = Callable[[Any, Caller], Any]
 
-BeginUnary = Callable[[Any, Caller, Reply], None]
-"""Begins a parsed request; must not block, and tells the outcome to the reply exactly once."""
+BeginUnary = Callable[[bytes, Caller, Reply], None]
+"""Begins a request, which it parses itself; must not block, and tells the outcome to the reply exactly once."""
 
 
 class OpensStreams(Protocol):
@@ -112,7 +110,7 @@ def streaming_handler(method: Method, behaviour: Streaming, streams: OpensStream
         try:
             watched = streams.open(ContextCaller(context), action_of(method.name))
             came = watched.requests(raw_requests)
-            requests = (_parsed(method, raw) for raw in came) if parsed else came
+            requests = (method.parsed(raw) for raw in came) if parsed else came
             yield from watched.answers(behaviour(requests, context), method.response.ByteSize)
         except TidegateError as error:
             abort(context, error)
@@ -139,7 +137,7 @@ def counted_handler(method: Method, behaviour: Callable[[Any, ContextCaller], An
             raw = next(watched.requests(raw_requests), None)
             if raw is None:
                 raise InputError("the call ended without a message", fix="send one request message")
-            return behaviour(_parsed(method, raw), caller)
+            return behaviour(method.parsed(raw), caller)
         except TidegateError as error:
             abort(context, error)
 
@@ -161,7 +159,7 @@ def watching_handler(method: Method, behaviour: Callable[[Any, Any, Any], None],
     def handle(raw: bytes, context: Any, send_response_callback: Any) -> None:
         try:
             streams.open(ContextCaller(context), action_of(method.name))
-            behaviour(_parsed(method, raw), context, send_response_callback)
+            behaviour(method.parsed(raw), context, send_response_callback)
         except TidegateError as error:
             abort(context, error)
 
@@ -219,12 +217,11 @@ def _begun(method: Method, behaviours: Behaviours, work: Work, reception: Recept
             work.enter()
             caller.when_over(work.leave)
             reception.greet(caller.headers, caller.context)
-            request = _parsed(method, raw)
         except TidegateError as error:
             behaviours.turned_away(caller, error)
             reply(None, error)
             return
-        behaviour(request, caller, reply)
+        behaviour(raw, caller, reply)
 
     return begin
 
@@ -271,16 +268,6 @@ def _in_pool(method: Method, behaviours: Behaviours, guard: Guard) -> Any:
 def _guarded(method: Method, raw: bytes, caller: ContextCaller, guard: Guard) -> Any:
     """Return the parsed request of a caller who may make it; that of a stranger is not even parsed."""
     guard.at_the_door(caller, method.name)
-    request = _parsed(method, raw)
+    request = method.parsed(raw)
     guard.check_call(caller, method.name, getattr(request, "name", "") or getattr(request, "model_name", ""))
     return request
-
-
-def _parsed(method: Method, raw: bytes) -> Any:
-    try:
-        return method.request.FromString(raw)
-    except DecodeError as error:
-        raise InputError(
-            f"{len(raw)} bytes are not a valid {method.request.DESCRIPTOR.full_name}: {error}",
-            fix="encode the request with the published .proto file",
-        ) from error

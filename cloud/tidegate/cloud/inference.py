@@ -15,9 +15,11 @@ Where the protocol is silent or its dialects differ, this is what happens here:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
+
+from numpy.typing import NDArray
 
 from tidegate.bundle.manifest import TensorSpec
 from tidegate.cloud.classification import PARAMETER, check_classifiable, classified
@@ -30,9 +32,13 @@ from tidegate.cloud.repository_control import check_index_request
 from tidegate.convert.mirrors import oip
 from tidegate.errors import InputError, TidegateError
 from tidegate.wire import messages
+from tidegate.wire.forms import AnswerForms, RequestForms
+from tidegate.wire.services import OPEN_INFERENCE
 from tidegate.wire.tensors import read_inputs, write_outputs
 
 SERVER_NAME = "tidegate"
+
+MODEL_INFER = OPEN_INFERENCE.method("ModelInfer")
 
 EXTENSIONS = (
     "classification",
@@ -69,6 +75,8 @@ class InferenceServicer:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._requests = RequestForms[Request]()
+        self._answers = AnswerForms()
 
     def server_live(self, request: Any) -> Any:
         """Whoever answers is alive."""
@@ -99,13 +107,28 @@ class InferenceServicer:
         _add_specs(response.outputs, served.model.signature.outputs)
         return response
 
-    def model_infer(self, request: Any, caller: Caller, reply: Reply) -> None:
-        """Begin to run the model; the answer is raw, whatever the request was."""
+    def model_infer(self, raw: bytes, caller: Caller, reply: Reply) -> None:
+        """Begin to run the model on a serialised ModelInferRequest; the answer is raw, whatever the request was."""
+        try:
+            asked, top = self._read(raw)
+        except TidegateError as error:
+            self.turned_away(caller, error)
+            reply(None, error)
+            return
 
-        def finish(response: Any, error: TidegateError | None) -> None:
-            reply(None if response is None else response.SerializeToString(), error)
+        def answered(inference: Inference | None, error: TidegateError | None) -> None:
+            if inference is None:
+                reply(None, error)
+                return
+            served = inference.served
+            try:
+                answer = self._answers.encoded(served.name, served.version, asked.id, _outputs(inference, top))
+            except TidegateError as unwritable:
+                reply(None, unwritable)
+                return
+            reply(answer, None)
 
-        self.begin(request, caller, finish, inline=True)
+        self._core.begin(asked, caller, answered, inline=True)
 
     def turned_away(self, caller: Caller, error: TidegateError) -> None:
         """Tell of a request over gRPC that cannot be begun."""
@@ -121,12 +144,7 @@ class InferenceServicer:
             inline: whether a run that is known to be short may be done on this thread.
         """
         try:
-            top = _classifications(request)
-            if top:
-                served = self._core.repository.find(request.model_name, request.model_version)
-                for name in top:
-                    check_classifiable(served, name)
-            asked = _asked(request)
+            asked, top = self._asked(request)
         except TidegateError as error:
             self.turned_away(caller, error)
             finish(None, error)
@@ -139,20 +157,40 @@ class InferenceServicer:
             response = messages.ModelInferResponse(
                 model_name=inference.served.name, model_version=inference.served.version, id=asked.id
             )
-            outputs = inference.outputs
-            if top:
-                outputs = {
-                    name: classified(inference.served, name, array, top[name]) if name in top else array
-                    for name, array in outputs.items()
-                }
             try:
-                write_outputs(response, outputs)
+                write_outputs(response, _outputs(inference, top))
             except TidegateError as unwritable:
                 finish(None, unwritable)
                 return
             finish(response, None)
 
         self._core.begin(asked, caller, answered, inline=inline)
+
+    def _read(self, raw: bytes) -> tuple[Request, Mapping[str, int]]:
+        """Return what a serialised request asks for; raises as `_asked`, and InputError for what is not one."""
+        known = self._requests.read(raw)
+        if known is not None:
+            form, feeds = known
+            return Request(form.model, feeds, form.version, form.wanted, "", form.priority, form.timeout_s), {}
+        request = MODEL_INFER.parsed(raw)
+        asked, top = self._asked(request)
+        if not top:
+            self._requests.learn(raw, request, asked._replace(feeds={}))
+        return asked, top
+
+    def _asked(self, request: Any) -> tuple[Request, Mapping[str, int]]:
+        """Return what a parsed request asks for, and of which outputs how many highest values.
+
+        Raises:
+            InputError: the request is not what it says, or an output cannot be classified.
+            NotFoundError: classification is asked of a model that is not there.
+        """
+        top = _classifications(request)
+        if top:
+            served = self._core.repository.find(request.model_name, request.model_version)
+            for name in top:
+                check_classifiable(served, name)
+        return _request(request), top
 
     def model_config(self, request: Any) -> Any:
         """Triton's configuration of a version; no name asks for the only model."""
@@ -181,7 +219,17 @@ class InferenceServicer:
         return response
 
 
-def _asked(request: Any) -> Request:
+def _outputs(inference: Inference, top: Mapping[str, int]) -> Mapping[str, NDArray[Any]]:
+    """Return what is answered: the outputs, or of those in `top` the highest values."""
+    if not top:
+        return inference.outputs
+    return {
+        name: classified(inference.served, name, array, top[name]) if name in top else array
+        for name, array in inference.outputs.items()
+    }
+
+
+def _request(request: Any) -> Request:
     """Return what a ModelInferRequest asks for.
 
     Raises:

@@ -115,8 +115,7 @@ class Replica:
             loop.call_soon_threadsafe(settle, answer, error)
 
         try:
-            message = parsed("ModelInfer", request)
-            self._servicer.model_infer(message, caller, reply)
+            self._servicer.model_infer(request, caller, reply)
             return Encoded(await answered)
         except TidegateError as error:
             return refused(grpc_context, error)
@@ -154,7 +153,7 @@ class Replica:
         """Answer one of the quick methods."""
         try:
             respond: Callable[[Any], Any] = getattr(self._servicer, QUICK[method])
-            message = respond(parsed(method, request))
+            message = respond(OPEN_INFERENCE.method(method).parsed(request))
             if method == "ServerMetadata":
                 message.extensions[:] = [name for name in message.extensions if name in HERE]
             return Encoded(message.SerializeToString())
@@ -172,18 +171,6 @@ def _quick(method: str) -> Callable[[Replica, bytes, Any], Awaitable[Encoded]]:
 
 for _method in QUICK:
     setattr(Replica, _method, _quick(_method))
-
-
-def parsed(method: str, request: bytes) -> Any:
-    """Return a request as its message; raises InputError for bytes that are none."""
-    kind = OPEN_INFERENCE.method(method).request
-    try:
-        return kind.FromString(request)
-    except DecodeError as error:
-        raise InputError(
-            f"{len(request)} bytes are not a valid {kind.DESCRIPTOR.full_name}: {error}",
-            fix="encode the request with the published .proto file",
-        ) from error
 
 
 def refused(grpc_context: Any, error: TidegateError) -> Encoded:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
+from tidegate.errors import InputError
 from tidegate.v1 import admin_pb2, speech_pb2
 from tidegate.wire import messages
 
@@ -23,6 +26,20 @@ class Method:
     """message class"""
     streaming: bool = False
     """a stream in both directions; otherwise one request, one answer"""
+
+    def parsed(self, raw: bytes) -> Any:
+        """Return a request as its message.
+
+        Raises:
+            InputError: the bytes are none.
+        """
+        try:
+            return self.request.FromString(raw)
+        except DecodeError as error:
+            raise InputError(
+                f"{len(raw)} bytes are not a valid {self.request.DESCRIPTOR.full_name}: {error}",
+                fix="encode the request with the published .proto file",
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def write_typed(tensor: Any, name: str, array: NDArray[Any]) -> None:
     Raises:
         InputError: the array is FP16, which has no typed form, or has no OIP datatype.
     """
-    datatype = _describe(tensor, name, array)
+    datatype = describe(tensor, name, array)
     field = _TYPED_FIELD.get(datatype)
     if field is None:
         raise InputError(f"tensor {name!r} is {datatype}, which has no typed contents", fix="send it raw")
@@ -238,11 +238,16 @@ def _objects(elements: Iterable[bytes], shape: Sequence[int]) -> NDArray[Any]:
 
 
 def _write(tensor: Any, raws: Any, name: str, array: NDArray[Any]) -> None:
-    _describe(tensor, name, array)
+    describe(tensor, name, array)
     raws.append(to_raw(array, name))
 
 
-def _describe(tensor: Any, name: str, array: NDArray[Any]) -> str:
+def describe(tensor: Any, name: str, array: NDArray[Any]) -> str:
+    """Fill in the name, datatype and shape of one tensor of a message, and return the datatype.
+
+    Raises:
+        InputError: the array's dtype has no OIP datatype.
+    """
     datatype = oip_name(array.dtype)
     tensor.name = name
     tensor.datatype = datatype
