@@ -8,16 +8,21 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tidegate.cloud.server import Server
+from tidegate.client import RecognizeStream
+from tidegate.cloud.limits import Safety
+from tidegate.cloud.server import Server, ServerSettings
 from tidegate.edge import Listener
 from tidegate.errors import UnavailableError
 
@@ -69,7 +74,7 @@ class ServerProcess:
     def kill(self) -> None:
         """kill -9, and wait until the kernel has taken it away."""
         os.kill(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._process.wait(60)
 
     def stop(self) -> None:
         """Freeze it: it takes no processor time, its connections stay open."""
@@ -234,17 +239,20 @@ def test_a_server_that_hangs_inside_a_word_is_left_at_the_deadline(
     assert "going on with the model on this device" in warnings[0]
 
 
-def test_a_server_that_comes_back_is_used_again(tone_bundle: Path, say: Say, server_process: ServerProcess) -> None:
-    """After the kill the source goes on until the new process has answered."""
+def test_a_server_that_comes_back_is_used_again(tone_bundle: Path, say: Say, tmp_path: Path) -> None:
+    """After the kill the source goes on until the new process has answered.
+
+    At a path: a port that was let go may be anybody's by the time it is wanted again.
+    """
     one_word = say([("yes", 1.0)], 2.5)
-    again: list[ServerProcess] = []
+    killed = ServerProcess(tone_bundle, f"unix:{tmp_path / 'socket'}")
     recovered = threading.Event()
 
     class Endless(Recording):
         def chunks(self) -> Iterator[NDArray[np.float32]]:
             yield one_word[: RATE_HZ + 4000]
-            server_process.kill()
-            again.append(ServerProcess(tone_bundle, server_process.address))
+            killed.kill()
+            at_the_end.callback(ServerProcess(tone_bundle, killed.address).close)
             yield one_word[RATE_HZ + 4000 :]
             while not recovered.is_set():
                 for first in range(0, len(one_word), CHUNK):
@@ -252,15 +260,18 @@ def test_a_server_that_comes_back_is_used_again(tone_bundle: Path, say: Say, ser
 
     warnings: list[str] = []
     decided: list[str] = []
-    with Listener.open(
-        tone_bundle, cloud=server_process.address, cloud_timeout_s=PATIENT_S, on_warning=warnings.append
-    ) as listener:
+    with (
+        ExitStack() as at_the_end,
+        Listener.open(
+            tone_bundle, cloud=killed.address, cloud_timeout_s=PATIENT_S, on_warning=warnings.append
+        ) as listener,
+    ):
+        at_the_end.callback(killed.close)
         for result in listener.listen(Endless(one_word)):
             assert result.text == "yes"
             decided.append(result.decided_by)
             if decided.count("cloud") > 1:
                 recovered.set()
-    again[0].close()
     assert decided[0] == "edge"
     assert len(warnings) == 2
     assert warnings[1].endswith("the server answers again; segments go there again")
@@ -330,7 +341,7 @@ def test_bytes_leave_before_the_segment_ends(tone_bundle: Path, say: Say, record
                 heard_early.append(early and recorder.ends == 0)
 
     with Listener.open(
-        tone_bundle, cloud=recorder.address, cloud_timeout_s=0.5, on_warning=lambda message: None
+        tone_bundle, cloud=recorder.address, cloud_timeout_s=5, on_warning=lambda message: None
     ) as listener:
         results = list(listener.listen(Recording(say([("yes", 1.0)], 3.0), wait_there)))
     assert heard_early == [True]
@@ -358,3 +369,41 @@ def test_without_a_runtime_the_server_decides_and_its_death_is_an_error(
         server_process.kill()
         with pytest.raises(UnavailableError, match=r"this device cannot go on alone: .*onnx"):
             list(results)
+
+
+def test_a_server_that_ends_idle_streams_loses_nothing_and_says_nothing_twice(tone_bundle: Path, say: Say) -> None:
+    """As after half an hour of silence, with a limit of a second and a half: the stream is over at every word."""
+    opened: list[RecognizeStream] = []
+    warned: list[str] = []
+    pauses = [round((start_s - 0.6) * RATE_HZ) // CHUNK * CHUNK for _, start_s in SPOKEN[2:6:2]]
+
+    def await_end_of_the_stream(position: int) -> None:
+        if position not in pauses:
+            return
+        deadline_s, waiting = time.monotonic() + PATIENT_S, threading.Event()
+        while server.open_streams:
+            assert time.monotonic() < deadline_s, "the server did not end the idle stream"
+            waiting.wait(0.05)
+
+    with (
+        Server([tone_bundle], settings=ServerSettings(safety=Safety(idle_stream_s=1.5))) as server,
+        Listener.open(
+            tone_bundle, cloud=server.address, cloud_timeout_s=PATIENT_S, on_warning=warned.append
+        ) as listener,
+    ):
+        client = listener._parts.client
+        assert client is not None
+        recognize = client.recognize
+
+        def noted(**settings: Any) -> RecognizeStream:
+            opened.append(recognize(**settings))
+            return opened[-1]
+
+        with patch.object(client, "recognize", noted):
+            results = list(listener.listen(Recording(say(SPOKEN, DURATION_S), await_end_of_the_stream)))
+    assert [result.text for result in results] == WORDS
+    assert [result.segment_id for result in results] == list(range(1, len(WORDS) + 1))
+    # While another stream is opened, the device may decide.
+    assert results[0].decided_by == results[-1].decided_by == "cloud"
+    assert len(opened) >= 3
+    assert warned == []
