@@ -5,6 +5,7 @@ Run by `make monitoring-test`; needs the programs `prometheus` and `promtool` (D
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -16,11 +17,15 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from tests.http_server import call, infer_body
 from tests.served import linear_bundle, server_process
+
+from tidegate.client import Client
+from tidegate.errors import NotFoundError
 
 HERE = Path(__file__).parent
 PATIENCE_S = 60
@@ -53,11 +58,19 @@ def test_promtool_accepts_what_a_server_shows(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
+class Seen(NamedTuple):
+    """Addresses of Prometheus, and of the server that it scrapes."""
+
+    prometheus: str
+    http: str
+    grpc: str
+
+
 @pytest.fixture
-def prometheus(tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """Prometheus that scrapes a server of two workers every second: its address, and the server's HTTP address."""
+def prometheus(tmp_path: Path, tone_bundle: Path) -> Iterator[Seen]:
+    """Prometheus that scrapes a server of two workers every second."""
     options = ("--workers", "2", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
-    with server_process([linear_bundle(tmp_path)], *options) as running:
+    with server_process([linear_bundle(tmp_path), tone_bundle], *options) as running:
         http_address, metrics_address = second_address(running), second_address(running)
         config = (HERE / "prometheus.yml").read_text()
         config = config.replace("127.0.0.1:8002", metrics_address).replace("_interval: 15s", "_interval: 1s")
@@ -73,7 +86,7 @@ def prometheus(tmp_path: Path) -> Iterator[tuple[str, str]]:
         command += [f"--storage.tsdb.path={tmp_path / 'data'}", "--log.level=warn"]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             try:
-                yield address, http_address
+                yield Seen(address, http_address, running.address)
             finally:
                 process.kill()
 
@@ -84,25 +97,36 @@ def second_address(running: Any) -> str:
     return line.rpartition(" ")[2].strip()
 
 
-def test_prometheus_scrapes_the_workers_and_answers_every_query_of_the_dashboard(prometheus: tuple[str, str]) -> None:
-    address, http_address = prometheus
+def load(seen: Seen, stop: threading.Event) -> None:
+    """Make calls of every kind, good and bad, until told to stop."""
     body = infer_body("x", "FP32", [1, 4], [1, 2, 3, 4])
+    audio = np.zeros(16_000, np.int16)
+    while not stop.is_set():
+        for wanted in ("linear/infer", "none/infer", "linear/nothing"):
+            call(seen.http, "POST", f"/v2/models/{wanted}", body)
+        # A connection stays with one worker.
+        with Client(seen.grpc) as client:
+            with client.recognize(sample_rate_hz=16_000, interim_results=True) as stream:
+                stream.begin(1, 0)
+                stream.send(0, audio)
+                stream.end(1, len(audio))
+                stream.wait(1, PATIENCE_S)
+            with contextlib.suppress(NotFoundError):
+                client.recognize_recording(audio, sample_rate_hz=16_000, model="none")
+
+
+def test_prometheus_scrapes_the_workers_and_answers_every_query_of_the_dashboard(prometheus: Seen) -> None:
+    address = prometheus.prometheus
     until_true(lambda: value(address, 'up{job="tidegate"}') == [1.0])
     stop = threading.Event()
-
-    def load() -> None:
-        while not stop.is_set():
-            call(http_address, "POST", "/v2/models/linear/infer", body)
-            call(http_address, "POST", "/v2/models/none/infer", body)
-
-    caller = threading.Thread(target=load)
-    caller.start()
-    try:
+    with contextlib.ExitStack() as ending:
+        caller = threading.Thread(target=load, args=(prometheus, stop))
+        ending.callback(caller.join)
+        ending.callback(stop.set)
+        caller.start()
         until_true(lambda: value(address, 'sum(rate(tidegate_request_seconds_count{code="OK"}[10s])) > 0') != [])
         until_true(lambda: value(address, "tidegate:request_seconds:p99_5m >= 0") != [])
-    finally:
-        stop.set()
-        caller.join()
+        until_true(lambda: value(address, "sum(rate(tidegate_speech_refused_total[10s])) > 0") != [])
     assert value(address, "count(count by (worker) (tidegate_ready))") == [2.0]
     assert value(address, 'sum(tidegate_request_seconds_count{model="",code="NOT_FOUND"}) > 0') != []
     rules = get(address, "/api/v1/rules")["groups"]
@@ -123,8 +147,8 @@ def test_prometheus_scrapes_the_workers_and_answers_every_query_of_the_dashboard
     }
 
 
-def test_an_alarm_is_raised_when_the_server_goes_away(tmp_path: Path, prometheus: tuple[str, str]) -> None:
-    address, _ = prometheus
+def test_an_alarm_is_raised_when_the_server_goes_away(tmp_path: Path, prometheus: Seen) -> None:
+    address = prometheus.prometheus
     until_true(lambda: value(address, "tidegate_ready") == [1.0, 1.0])
     config = (tmp_path / "prometheus.yml").read_text()
     assert "127.0.0.1:" in config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from tidegate.cloud.metrics.exposition import Family
@@ -22,6 +22,8 @@ FACTOR_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 WORDS, NO_WORDS, UNANSWERED = "words", "no_words", "unanswered"
 """What came of a segment."""
+
+RESULTS = (WORDS, NO_WORDS, UNANSWERED)
 
 Version = tuple[str, str]
 """Model and version."""
@@ -51,7 +53,7 @@ class SpeechCounts:
         self._refused: Counter[tuple[str, str]] = Counter()
         self._segments: Counter[tuple[str, str, str]] = Counter()
         self._interim: Counter[Version] = Counter()
-        self._audio_s: dict[Version, float] = {}
+        self._audio_s: defaultdict[Version, float] = defaultdict(float)
         self._stage_ns: Counter[tuple[str, str, str]] = Counter()
         self._final: dict[Version, Histogram] = {}
         self._factor: dict[Version, Histogram] = {}
@@ -61,6 +63,14 @@ class SpeechCounts:
         with self._lock:
             self._open[method] += 1
         return CountedCall(self, method)
+
+    def accepted(self, version: Version) -> None:
+        """Show a version's series from the first call on, with 0: a rate needs the number before the first event."""
+        with self._lock:
+            for result in RESULTS:
+                self._segments[(*version, result)] += 0
+            self._interim[version] += 0
+            self._audio_s[version] += 0.0
 
     def ended(self, method: str, version: Version | None, code: str) -> None:
         """Count the end of a call; one without a version was refused."""
@@ -80,7 +90,7 @@ class SpeechCounts:
         """Count a segment; times and factor only of one that was answered."""
         with self._lock:
             self._segments[(*version, result)] += 1
-            self._audio_s[version] = self._audio_s.get(version, 0.0) + audio_s
+            self._audio_s[version] += audio_s
             for stage, spent_ns in stages.spent_ns.items():
                 self._stage_ns[(*version, stage)] += spent_ns
             if not stages.answered_ns:
@@ -137,6 +147,7 @@ class CountedCall:
     def accepted(self, settings: StreamSettings, served: ServedModel) -> None:
         """Note the version."""
         self._version = (served.name, served.version)
+        self._counts.accepted(self._version)
         self._rate_hz = settings.sample_rate_hz
 
     def interim_answered(self, answer: SegmentAnswer) -> None:
