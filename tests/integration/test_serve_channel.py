@@ -280,6 +280,7 @@ def test_workers_share_one_directory_and_start_without_the_channel(site: Site) -
     site.publish(1)
     options = ["--channel", site.web.url, "--channel-root", str(site.root), "--channel-model", "linear"]
     options += ["--channel-dir", str(site.scratch / "server"), "--workers", "2"]
+    options += ["--channel-track", "stable", "--server-id", "east"]
 
     def answers(address: str) -> set[float]:
         found = set()
@@ -294,5 +295,11 @@ def test_workers_share_one_directory_and_start_without_the_channel(site: Site) -
         wait_until(lambda: sum("loaded linear 1.2.0" in line for line in server.diagnostics) == 2)
         assert answers(server.address) == {2}
     site.cut_off()
-    with server_process([], *options) as server:
+    file = site.scratch / "serve.toml"
+    file.write_text(
+        f'[channel]\nurl = "{site.web.url}"\nroot = "{site.root}"\nmodels = ["linear"]\n'
+        'track = "stable"\nserver_id = "east"\n'
+        'directory = "server"  # beside this file\n'
+    )
+    with server_process([], "--config", str(file)) as server:
         assert answers(server.address) == {2}

@@ -59,7 +59,7 @@ def models_of(arguments: argparse.Namespace, base: RepositorySettings) -> Models
 
     file = read_serve_file(arguments.config) if arguments.config else ServeFile()
     directory = arguments.config.parent if arguments.config else Path()
-    channel = _channel(arguments) or file.followed(directory)
+    channel = _channel(arguments, file.followed(directory))
     if not arguments.bundles and channel is None:
         raise ConfigError("nothing to serve", fix="name a bundle, a directory of bundles, or a channel")
     named = replace(
@@ -76,9 +76,14 @@ def models_of(arguments: argparse.Namespace, base: RepositorySettings) -> Models
     )
 
 
-def _channel(arguments: argparse.Namespace) -> ChannelSettings | None:
+def _channel(arguments: argparse.Namespace, of_file: ChannelSettings | None) -> ChannelSettings | None:
+    """Return the channel of the arguments, or that of the file with what the arguments say of this server."""
+    from dataclasses import replace
+
     from tidegate.cloud.channel_source import ChannelSettings
 
+    stated = {"track": arguments.channel_track, "server_id": arguments.server_id}
+    stated = {name: value for name, value in stated.items() if value}
     needed = {
         "--channel": arguments.channel,
         "--channel-root": arguments.channel_root,
@@ -86,7 +91,9 @@ def _channel(arguments: argparse.Namespace) -> ChannelSettings | None:
         "--channel-dir": arguments.channel_dir,
     }
     missing = [name for name, value in needed.items() if not value]
-    if len(missing) == len(needed):
+    if len(missing) == len(needed) and of_file is not None:
+        return replace(of_file, **stated)
+    if len(missing) == len(needed) and not stated:
         return None
     if missing:
         raise ConfigError(f"{missing[0]} is missing", fix=f"{', '.join(needed)} go together")
@@ -95,8 +102,7 @@ def _channel(arguments: argparse.Namespace) -> ChannelSettings | None:
         trusted_root=read_file(arguments.channel_root, "--channel-root"),
         models=tuple(arguments.channel_model),
         directory=arguments.channel_dir,
-        track=arguments.channel_track or "stable",
-        server_id=arguments.server_id or "server",
+        **stated,
     )
 
 
