@@ -12,7 +12,7 @@ from tidegate.cloud.access import ANY_MODEL, Access, Action, Key, check_allowed
 from tidegate.cloud.audit import AuditLog
 from tidegate.cloud.core import Caller
 from tidegate.cloud.limits import Safety
-from tidegate.cloud.rate import RateLimiter, client_address
+from tidegate.cloud.rate import LimitsRate, RateLimiter, client_address
 from tidegate.errors import AccessError, TidegateError
 
 ACTION_BY_METHOD: Mapping[str, Action] = {
@@ -65,7 +65,7 @@ class Guard:
         self,
         *,
         access: Access | None = None,
-        rate: RateLimiter | None = None,
+        rate: LimitsRate | None = None,
         audit: AuditLog | None = None,
     ) -> None:
         """Join the parts.
@@ -88,7 +88,7 @@ class Guard:
         """
         return cls(
             access=None if safety.access_file is None else Access(safety.access_file),
-            rate=None if safety.rate is None else RateLimiter(safety.rate),
+            rate=_limiter(safety),
             audit=None if safety.audit_file is None else AuditLog(safety.audit_file),
         )
 
@@ -166,6 +166,16 @@ class Guard:
             if self._rate is not None:
                 self._rate.take(client_address(caller.peer))
             raise
+
+
+def _limiter(safety: Safety) -> LimitsRate | None:
+    if safety.rate is None:
+        return None
+    if safety.rate_file is None:
+        return RateLimiter(safety.rate)
+    from tidegate.cloud.shared_rate import SharedRateLimiter
+
+    return SharedRateLimiter(safety.rate, safety.rate_file)
 
 
 def _client(caller: Caller, key: Key | None) -> str:

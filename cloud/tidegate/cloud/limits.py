@@ -34,6 +34,8 @@ class Safety:
     """where calls of administration are recorded"""
     rate: Rate | None = None
     """of requests per client: per key, else per address; None: no limit"""
+    rate_file: Path | None = None
+    """where several processes count those requests together; None: this process is alone"""
     streams_per_client: int | None = None
     """open at once; None: a quarter of all on a public port, else all"""
     calls_per_connection: int | None = None

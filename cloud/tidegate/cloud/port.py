@@ -71,6 +71,36 @@ def open_port(server: Any, listen: str, certificates: Certificates | None, socke
         os.umask(before)
 
 
+def held_port(listen: str) -> socket.socket:
+    """Return a socket that is bound and does not listen: the number stays ours, and no connection comes to it.
+
+    Processes that are to serve the port bind it with SO_REUSEPORT.
+
+    Args:
+        listen: HOST:PORT.
+
+    Raises:
+        ResourceError: somebody listens there, or the address is none of this machine.
+    """
+    host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    holder = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A socket without SO_REUSEPORT first: a port on which somebody else listens is refused here.
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host.strip("[]"), int(port)))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((host.strip("[]"), int(port)))
+    except OSError as error:
+        holder.close()
+        raise ResourceError(
+            f"cannot listen on {listen}: {error.strerror}",
+            fix="stop what listens there, or choose another port; port 0 takes a free one",
+        ) from error
+    return holder
+
+
 def remove_socket(listen: str) -> None:
     """Take a Unix socket's file away, unless somebody listens on it by now."""
     if not listen.startswith(UNIX):

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from tidegate.errors import ConfigError, ResourceError
 
@@ -35,6 +36,17 @@ class Rate:
     def tolerance_s(self) -> float:
         """How far ahead of the even pace a client may be."""
         return max(1, self.burst or round(self.per_second)) / self.per_second
+
+
+class LimitsRate(Protocol):
+    """Counts requests and refuses those that come too soon."""
+
+    def take(self, client: str) -> None:
+        """Count one request.
+
+        Raises:
+            ResourceError: it comes too soon; it was not counted.
+        """
 
 
 class RateLimiter:
@@ -75,10 +87,15 @@ class RateLimiter:
                 if len(self._full_at_s) > self._maximum:
                     self._full_at_s.popitem(last=False)
                 return
-        raise ResourceError(
-            f"{client} has asked more often than {self._rate.per_second:g} times a second",
-            fix=f"wait {ahead_s - self._tolerance_s:.3g} s, then call at a lower rate",
-        )
+        raise refused(client, self._rate, ahead_s)
+
+
+def refused(client: str, rate: Rate, ahead_s: float) -> ResourceError:
+    """Return what a client is told that asks too often; `ahead_s`: how far ahead of the even pace it is."""
+    return ResourceError(
+        f"{client} has asked more often than {rate.per_second:g} times a second",
+        fix=f"wait {ahead_s - rate.tolerance_s:.3g} s, then call at a lower rate",
+    )
 
 
 def client_address(peer: str) -> str:

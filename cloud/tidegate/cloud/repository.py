@@ -65,6 +65,8 @@ class RepositorySettings:
     """version by label by model, set at the start unless the label was moved by hand before"""
     label_file: Path | None = None
     """keeps labels and what was unloaded by hand over restarts, and alike in all workers; None: in memory only"""
+    fleet_directory: Path | None = None
+    """of the copies that several workers share; None: this process is alone"""
 
     def __post_init__(self) -> None:
         if self.maximum_memory_bytes < 0:

@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 from tidegate.cloud.core import Admission, Core, Observer
 from tidegate.cloud.devices import Reception
 from tidegate.cloud.guard import Guard
+from tidegate.cloud.joined_sources import joined_sources
 from tidegate.cloud.limits import Safety, check_encrypted, is_public
 from tidegate.cloud.outside import Outside, OutsideSettings
 from tidegate.cloud.port import checked_host, encryption, open_port, remove_socket
 from tidegate.cloud.repository import ReloadReport, Repository, RepositorySettings
 from tidegate.cloud.repository_control import ControlGuard, RepositoryControl
 from tidegate.cloud.request_log_settings import RequestLogSettings
-from tidegate.cloud.sources import Source, joined_sources
+from tidegate.cloud.sources import Source
 from tidegate.cloud.speech_settings import SpeechSettings
 from tidegate.cloud.stalled import ClientStreams, Streams, Watch
 from tidegate.cloud.watching import FOLLOW_INTERVAL_S, Watcher
-from tidegate.cloud.work import StreamSlots, Work
+from tidegate.cloud.work import StreamSlots, Work, wait_until_told
 from tidegate.errors import ConfigError, DependencyError, NotFoundError, ResourceError, StateError
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class Server:
             catalogue=held.loading.catalogue if catalogue is None else catalogue,
         )
         self.repository = Repository(
-            joined_sources(bundles, source),
+            joined_sources(bundles, source, fleet=held.fleet_directory, follows=bool(self._settings.watch_interval_s)),
             replace(held, loading=loading),
             computing=self._work.compute,
             on_change=self._follow,
@@ -296,6 +297,8 @@ class Server:
             self._health.drain()
         finished = self._work.wait_until_idle(grace_s)
         self._grpc_server.stop(max(0.0, min(CLOSE_GRACE_S, deadline - time.monotonic()))).wait()
+        # The request log, metrics and traces still hear of the last answers.
+        wait_until_told(lambda: sum(served.usage.users for served in self.repository.all()), CLOSE_GRACE_S)
         self._watch.stop()
         self._outside.stop(max(CLOSE_GRACE_S, deadline - time.monotonic()) if finished else CLOSE_GRACE_S)
         self._close(free_models=self._work.wait_until_computed(CLOSE_GRACE_S))

@@ -118,7 +118,7 @@ class BundleFiles:
         return found
 
     def _offer(self, path: Path) -> Offer:
-        fingerprint = _fingerprint(path)
+        fingerprint = fingerprint_of(path)
         known = self._known.get(path)
         if known is not None and known.fingerprint == fingerprint:
             return known
@@ -128,62 +128,11 @@ class BundleFiles:
         return offer
 
 
-class SeveralSources:
-    """Sources beside each other."""
-
-    def __init__(self, sources: Sequence[Source]) -> None:
-        """Join them; of a version that two of them have, the later one is refused."""
-        self._sources = tuple(sources)
-        self._owner: dict[tuple[str, str], Source] = {}
-
-    def list(self) -> Listing:
-        """Return what all of them have.
-
-        Raises:
-            ConfigError: two of them have the same version of a model.
-            TidegateError: one of them cannot be asked.
-        """
-        offers: dict[tuple[str, str], Offer] = {}
-        owner: dict[tuple[str, str], Source] = {}
-        listings = [(source, source.list()) for source in self._sources]
-        for source, listing in listings:
-            for offer in listing.offers:
-                key = offer.name, offer.version
-                if key in offers:
-                    raise ConfigError(
-                        f"model {offer.name!r} version {offer.version} comes from {offers[key].location} and from "
-                        f"{offer.location}",
-                        fix="give each version of a model once",
-                    )
-                offers[key], owner[key] = offer, source
-        self._owner = owner
-        return Listing(
-            tuple(offers.values()),
-            tuple(problem for _, listing in listings for problem in listing.problems),
-            tuple(note for _, listing in listings for note in listing.notes),
-        )
-
-    def open(self, offer: Offer) -> Bundle:
-        """Open the bundle of an offer where it comes from."""
-        return self._owner[offer.name, offer.version].open(offer)
-
-    def told(self, offer: Offer, problem: TidegateError | None) -> None:
-        """Pass it on to where the offer comes from."""
-        self._owner[offer.name, offer.version].told(offer, problem)
-
-
-def joined_sources(bundles: Sequence[str | Path], other: Source | None) -> Source:
-    """Return bundles by path, another source, or both beside each other."""
-    sources: list[Source] = [BundleFiles([Path(bundle) for bundle in bundles])] if bundles else []
-    sources += [] if other is None else [other]
-    return sources[0] if len(sources) == 1 else SeveralSources(sources)
-
-
 def _is_bundle(path: Path) -> bool:
     return path.suffix == BUNDLE_SUFFIX or (path / MANIFEST_FILE).is_file()
 
 
-def _fingerprint(path: Path) -> str:
+def fingerprint_of(path: Path) -> str:
     """Return what changes when a bundle is replaced: of a directory, the manifest, which holds the digests."""
     try:
         status = (path / MANIFEST_FILE if path.is_dir() else path).stat()

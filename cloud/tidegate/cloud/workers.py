@@ -1,52 +1,50 @@
 """Several server processes on one port (SO_REUSEPORT): the system spreads connections over them.
 
 The parent holds the port, starts the workers, starts one again that dies, and passes a drain on. It serves nothing
-itself. Each worker loads its own models and has its own queues: a limit counts per worker.
+itself. Each worker loads its own models and has its own queues. It listens only once it serves, so that no connection
+is given to one that is still loading, or cannot load at all.
 """
 
 from __future__ import annotations
 
-import gc
+import logging
 import multiprocessing
-import os
-import signal
 import socket
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from tidegate.cloud.budget import Budget
-from tidegate.cloud.channel_source import ChannelSettings, ChannelSource
 from tidegate.cloud.http.settings import Siblings
 from tidegate.cloud.limits import check_encrypted
-from tidegate.cloud.logs import say, set_up, tell_reload
+from tidegate.cloud.logs import event
 from tidegate.cloud.outside import OutsideSettings
-from tidegate.cloud.port import checked_host
-from tidegate.cloud.repository import RepositorySettings
-from tidegate.cloud.server import Server, ServerSettings
+from tidegate.cloud.port import checked_host, held_port
+from tidegate.cloud.worker_process import WorkerSpec, serve_worker, shared_out, tell
 from tidegate.errors import ConfigError, ResourceError, StateError, TidegateError
+
+__all__ = ["WorkerPool", "WorkerSpec", "pause_after"]
 
 RESTART_PAUSE_S = 1.0
 """Between the start of a worker and its next start, so that one that cannot live does not take the machine."""
 
+LONGEST_RESTART_PAUSE_S = 60.0
 
-@dataclass(frozen=True)
-class WorkerSpec:
-    """What each worker serves; it has to be picklable."""
+LOOK_S = 0.2
+"""How soon the end of the pool, or of a pause, is noticed."""
 
-    bundles: tuple[Path, ...]
-    listen: str
-    settings: ServerSettings = field(default_factory=ServerSettings)
-    repository: RepositorySettings = field(default_factory=RepositorySettings)
-    channel: ChannelSettings | None = None
-    """where versions come from besides `bundles`"""
+log = logging.getLogger(__name__)
+
+
+def pause_after(failures: int) -> float:
+    """Return the seconds between two starts of a worker that ended before it served `failures` times in a row."""
+    return float(min(LONGEST_RESTART_PAUSE_S, RESTART_PAUSE_S * 2 ** min(failures, 30)))
 
 
 @dataclass
@@ -57,6 +55,21 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     started_s: float
+    failures: int
+    """starts in a row, before this one, that ended before they served"""
+    serves: bool = False
+    heard: bool = False
+    """whether it has said all that it will say"""
+    error: TidegateError | None = None
+    """what kept it from serving"""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """When a worker is to be started again."""
+
+    at_s: float
+    failures: int
 
 
 class WorkerPool:
@@ -65,24 +78,21 @@ class WorkerPool:
     with WorkerPool(spec, budget) as pool: ...
     """
 
-    def __init__(
-        self, spec: WorkerSpec, budget: Budget, *, on_event: Callable[[str], None] = lambda text: None
-    ) -> None:
+    def __init__(self, spec: WorkerSpec, budget: Budget) -> None:
         """Prepare; `start` begins.
 
         Args:
-            spec: what to serve.
+            spec: what to serve; its limits hold for all workers together (see `shared_out`).
             budget: how many workers, on which cores, with how many threads.
-            on_event: told in words when a worker died and was started again.
         """
         check_encrypted(spec.listen, spec.settings.safety)
         if not checked_host(spec.listen):
             raise ConfigError("several workers cannot share a Unix socket", fix="use one worker, or a port")
-        self._spec = spec
+        self._spec = shared_out(spec, budget.workers)
         self._budget = budget
-        self._on_event = on_event
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[int, _Worker] = {}
+        self._due: dict[int, _Start] = {}
         self._holders: list[socket.socket] = []
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._stopping = threading.Event()
@@ -122,21 +132,19 @@ class WorkerPool:
         self._stopping.set()
         if self._keeper.is_alive():
             self._keeper.join()
-        # One that was killed and not replaced yet has nothing that could be finished.
-        workers = tuple(worker for worker in self._workers.values() if worker.process.exitcode is None)
-        for dead in self._workers.values():
-            if dead not in workers:
-                dead.pipe.close()
-        self._workers = {}
-        for worker in workers:
-            _tell(worker.pipe, grace_s)
+        workers, self._workers = tuple(self._workers.values()), {}
+        # One that was killed this moment has nothing that could be finished.
+        living = [worker for worker in workers if worker.process.exitcode is None]
+        for worker in living:
+            tell(worker.pipe, grace_s)
         finished = True
-        for worker in workers:
+        for worker in living:
             worker.process.join(grace_s + 5)
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
             finished = finished and worker.process.exitcode == 0
+        for worker in workers:
             worker.pipe.close()
         for holder in self._holders:
             holder.close()
@@ -151,6 +159,8 @@ class WorkerPool:
     def __exit__(self, *error: object) -> None:
         self.stop(5.0)
 
+    # The start
+
     def _hold_ports(self) -> None:
         """Bind, without listening, so that the numbers stay ours and no connection comes here."""
         http = self._spec.settings.outside.http
@@ -162,45 +172,37 @@ class WorkerPool:
         """Hold one port and return its address with the real number; nothing for none."""
         if not listen:
             return ""
-        host, _, port = listen.rpartition(":")
-        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-        holder = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            # A socket without SO_REUSEPORT first: a port on which somebody else listens is refused here.
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((host.strip("[]"), int(port)))
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            holder.bind((host.strip("[]"), int(port)))
-        except OSError as error:
-            holder.close()
-            raise ResourceError(
-                f"cannot listen on {listen}: {error.strerror}",
-                fix="stop what listens there, or choose another port; port 0 takes a free one",
-            ) from error
+        holder = held_port(listen)
         self._holders.append(holder)
-        return f"{host}:{holder.getsockname()[1]}"
+        return f"{listen.rpartition(':')[0]}:{holder.getsockname()[1]}"
 
-    def _spawn(self, index: int) -> _Worker:
+    def _spawn(self, index: int, failures: int = 0) -> _Worker:
         ours, theirs = self._context.Pipe()
-        held = self._spec.repository
-        loading = replace(held.loading, threads=self._budget.threads)
+        held, settings, scratch = self._spec.repository, self._spec.settings, self._scratch_directory()
+        safety = replace(settings.safety, rate_file=scratch / "rate")
         spec = replace(
             self._spec,
             listen=self.address,
-            settings=replace(self._spec.settings, share_port=True, outside=self._outside(index)),
-            repository=replace(held, loading=loading, label_file=held.label_file or self._label_file()),
+            settings=replace(settings, share_port=True, outside=self._outside(index), safety=safety),
+            repository=replace(
+                held,
+                loading=replace(held.loading, threads=self._budget.threads),
+                # Where workers agree on labels when nobody named a file: it goes when the pool does.
+                label_file=held.label_file or scratch / "labels.json",
+                fleet_directory=scratch / "bundles",
+            ),
         )
         process = self._context.Process(
             target=serve_worker, args=(spec, self._budget.cores_by_worker[index], theirs), daemon=True
         )
-        process.start()
-        theirs.close()
-        return _Worker(index, process, ours, time.monotonic())
-
-    def _label_file(self) -> Path:
-        """Return where workers agree on labels when nobody named a file: it goes when the pool does."""
-        return self._scratch_directory() / "labels.json"
+        try:
+            process.start()
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return _Worker(index, process, ours, time.monotonic(), failures)
 
     def _outside(self, index: int) -> OutsideSettings:
         """Return what one worker shows: on the ports of all, and knowing where the others are."""
@@ -214,71 +216,80 @@ class WorkerPool:
         return Path(self._scratch.name)
 
     def _await_ready(self, worker: _Worker) -> None:
-        try:
-            error = worker.pipe.recv()
-        except EOFError as closed:
-            raise ResourceError("a worker ended before it served", fix="look into the log above") from closed
-        if error is not None:
-            raise error
+        _hear(worker)
+        if worker.error is not None:
+            raise worker.error
+        if not worker.serves:
+            raise ResourceError("a worker ended before it served", fix="look into the log above")
+
+    # While they serve
 
     def _keep(self) -> None:
-        """Start again what dies."""
+        """Hear those that start, and start again what ends."""
         while not self._stopping.is_set():
-            sentinels: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in self._workers.values()}
-            for sentinel in wait(list(sentinels), timeout=0.2):
-                dead = sentinels[sentinel]
-                dead.process.join()
-                code = dead.process.exitcode
-                self._on_event(f"worker {dead.index} ended with {code}; starting another")
-                self._stopping.wait(max(0.0, dead.started_s + RESTART_PAUSE_S - time.monotonic()))
-                if self._stopping.is_set():
-                    return
-                dead.pipe.close()
-                self._workers[dead.index] = self._spawn(dead.index)
+            for worker in self._ended():
+                self._note_end(worker)
+            self._start_what_is_due()
+
+    def _ended(self) -> Iterator[_Worker]:
+        """Wait a little; hear who has something to say, and give those that have ended."""
+        living = tuple(self._workers.values())
+        ends: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in living}
+        pipes: dict[Any, _Worker] = {worker.pipe: worker for worker in living if not worker.heard}
+        if not living:
+            self._stopping.wait(LOOK_S)
+            return
+        changed = wait([*ends, *pipes], timeout=LOOK_S)
+        for pipe in [each for each in changed if each in pipes]:
+            _hear(pipes[pipe])
+            if pipes[pipe].serves:
+                index = pipes[pipe].index
+                log.info("worker %d serves again", index, extra=event("worker_serves", worker=index))
+        yield from (ends[each] for each in changed if each in ends)
+
+    def _note_end(self, worker: _Worker) -> None:
+        """Log why a worker ended, and decide when it is started again."""
+        worker.process.join()
+        if not worker.heard:
+            _hear(worker)
+        worker.pipe.close()
+        del self._workers[worker.index]
+        failures = 0 if worker.serves else worker.failures + 1
+        pause_s = max(0.0, worker.started_s + pause_after(failures) - time.monotonic())
+        self._due[worker.index] = _Start(time.monotonic() + pause_s, failures)
+        facts: dict[str, Any] = {"worker": worker.index, "pause_s": round(pause_s, 1)}
+        if worker.error is not None:
+            _tell_failed(worker.error, facts)
+            return
+        facts["exit_code"] = worker.process.exitcode
+        text = f"worker {worker.index} ended with {worker.process.exitcode}; starting another in {pause_s:.1f} s"
+        log.warning(text, extra=event("worker_ended", **facts))
+
+    def _start_what_is_due(self) -> None:
+        for index, start in tuple(self._due.items()):
+            if self._stopping.is_set() or time.monotonic() < start.at_s:
+                continue
+            del self._due[index]
+            try:
+                self._workers[index] = self._spawn(index, start.failures)
+            except OSError as refused:
+                error = ResourceError(f"no process can be started: {refused.strerror}", fix="look at the limits")
+                failures = start.failures + 1
+                self._due[index] = _Start(time.monotonic() + pause_after(failures), failures)
+                _tell_failed(error, {"worker": index, "pause_s": pause_after(failures)})
 
 
-def serve_worker(spec: WorkerSpec, cores: Sequence[int], pipe: Connection) -> None:
-    """Serve until the parent says how long to drain, or is gone. Runs in the worker's process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    set_up(spec.settings.outside.log_format)
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
+def _hear(worker: _Worker) -> None:
+    """Take a starting worker's one message, and wait for it if it has not come; its end is none."""
+    worker.heard = True
     try:
-        server = Server(
-            spec.bundles,
-            spec.listen,
-            settings=spec.settings,
-            repository=spec.repository,
-            source=ChannelSource(spec.channel, say) if spec.channel else None,
-            on_reload=tell_reload,
-        )
-        server.start()
-    except TidegateError as error:
-        _tell(pipe, type(error)(error.message, fix=error.fix))
+        worker.error = worker.pipe.recv()
+    except (EOFError, OSError):
         return
-    settle()
-    _tell(pipe, None)
-    try:
-        grace_s = float(pipe.recv())
-    except EOFError:  # the parent is gone
-        grace_s = spec.settings.orphan_grace_s
-    finished = server.stop(grace_s)
-    if server.computing or not finished:
-        sys.stderr.flush()
-        os._exit(1)
+    worker.serves = worker.error is None
 
 
-def settle() -> None:
-    """Tell the garbage collector that what was loaded stays, so that it never looks through it again."""
-    gc.collect()
-    gc.freeze()
-
-
-def _tell(pipe: Connection, what: object) -> None:
-    try:
-        pipe.send(what)
-    except (BrokenPipeError, OSError):
-        # The other side is gone; whoever waits for it learns that from its end.
-        return
+def _tell_failed(error: TidegateError, facts: dict[str, Any]) -> None:
+    facts |= {"error": type(error).__name__, "fix": error.fix}
+    text = f"worker {facts['worker']} cannot serve: {error.message}; trying again in {facts['pause_s']} s"
+    log.warning(text, extra=event("worker_failed", **facts))

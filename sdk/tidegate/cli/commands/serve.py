@@ -96,7 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
     from tidegate.cloud.logs import event, log, say, set_up, tell_reload
     from tidegate.cloud.repository import LoadSettings, RepositorySettings
     from tidegate.cloud.versions import parse_policy
-    from tidegate.cloud.workers import WorkerPool, WorkerSpec, settle
+    from tidegate.cloud.worker_process import WorkerSpec, settle, tell_serving
+    from tidegate.cloud.workers import WorkerPool
 
     if not arguments.grace_s >= 0:
         raise ConfigError(f"--grace-s is {arguments.grace_s}; expected 0 or more", fix="give a time in seconds")
@@ -120,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
     budget = plan(usable_cores(), arguments.workers, arguments.threads)
     if budget.workers > 1:
         spec = WorkerSpec(models.bundles, arguments.listen, settings, models.repository, models.channel)
-        return _run_workers(arguments, WorkerPool(spec, budget, on_event=_warn))
+        return _run_workers(arguments, WorkerPool(spec, budget))
     announcer = _announcer(arguments)
     keys = DeviceKeys(arguments.device_keys, on_warning=_warn) if arguments.device_keys else None
     server = Server(
@@ -138,10 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
     server.start()
     if announcer is not None:
         announcer.start()
-    for served in server.repository.all():
-        model = served.model
-        text = f"{served.name} {served.version}: {model.variant_id} on {model.runtime}, {model.provider}"
-        log.info(text, extra=event("serving", model=served.name, version=served.version, variant=model.variant_id))
+    tell_serving(server)
     settle()
     _say_where(server.address, server.http_address, server.metrics_address)
     stopping.wait()
