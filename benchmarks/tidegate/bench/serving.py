@@ -84,7 +84,7 @@ def compare(rounds: int, seconds: int, environments: Path) -> list[Run]:
                 start = servers[name]
                 with serving(start.command, start.address, start.environment) as (process, address):
                     for callers in CALLERS:
-                        runs.append(_load(name, process, address, body, callers, seconds))
+                        runs.append(load(name, process, address, body, callers, seconds))
     return runs
 
 
@@ -104,7 +104,7 @@ def ratios(runs: Sequence[Run]) -> dict[tuple[str, int], tuple[float, float, flo
     return found
 
 
-def _load(name: str, process: int, address: str, body: Path, callers: int, seconds: int) -> Run:
+def load(name: str, process: int, address: str, body: Path, callers: int, seconds: int) -> Run:
     """Warm up for a second, then call in a closed loop, one request in flight per connection."""
     log = body.with_suffix(".tsv")
     log.unlink(missing_ok=True)
