@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.models import tflite
 
 from tidegate.cloud.batching import Batcher, BatchSettings, split
 from tidegate.cloud.padding import Padding
@@ -225,6 +226,17 @@ def test_a_loop_in_the_graph_makes_the_cost_unknown() -> None:
     assert cost_follows_shape("onnx", b"\x22\x04Gemm")
     assert not cost_follows_shape("onnx", b"...\x22\x04Loop...")
     assert not cost_follows_shape("litert", b"")
+    assert not cost_follows_shape("litert", tflite("dense").read_bytes()[:100])
+    assert not cost_follows_shape("another", tflite("dense").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [("dense", True), ("batch", True), ("dense_int8", True), ("signatures", True), ("branches", False)],
+)
+def test_a_branch_in_a_tflite_file_makes_the_cost_unknown(model: str, expected: bool) -> None:
+    """Of two signatures only the main graph runs, so two graphs alone do no harm."""
+    assert cost_follows_shape("litert", tflite(model).read_bytes()) is expected
 
 
 @settings(max_examples=60, deadline=None)

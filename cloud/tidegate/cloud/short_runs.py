@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from tidegate.runtime import tflite_file
+
 LONGEST_NS = 500_000
 """A run of up to half a millisecond is short: the length of two hand-overs on a busy core."""
 
@@ -31,15 +33,36 @@ SHAPES_KEPT = 64
 LOOPS = (b"\x22\x04Loop", b"\x22\x04Scan", b"\x22\x0bSequenceMap")
 """`op_type` (field 4 of NodeProto) of ONNX's operators that repeat a graph, as they stand in the file."""
 
+OF_UNKNOWN_COST = frozenset(
+    {
+        tflite_file.CALL,
+        tflite_file.CUSTOM,
+        tflite_file.DELEGATE,
+        tflite_file.IF,
+        tflite_file.WHILE,
+        tflite_file.NON_MAX_SUPPRESSION_V4,
+        tflite_file.NON_MAX_SUPPRESSION_V5,
+        tflite_file.STABLEHLO_CUSTOM_CALL,
+        tflite_file.STABLEHLO_WHILE,
+        tflite_file.STABLEHLO_COMPOSITE,
+        tflite_file.STABLEHLO_CASE,
+    }
+)
+"""TFLite's operators that run another graph, go on until the data say stop, or may do anything. Without the first kind
+only the main graph runs, however many there are."""
+
 
 def cost_follows_shape(backend: str, content: bytes) -> bool:
     """Say whether the time that a model file takes depends on its inputs' shapes only, as far as can be told.
 
     Args:
-        backend: as in the manifest; only `onnx` files can be looked into.
+        backend: as in the manifest.
         content: the model file.
     """
-    return backend == "onnx" and not any(mark in content for mark in LOOPS)
+    if backend == "onnx":
+        return not any(mark in content for mark in LOOPS)
+    codes = tflite_file.operator_codes(content) if backend == "litert" else None
+    return codes is not None and not codes & OF_UNKNOWN_COST
 
 
 class ShortRuns:

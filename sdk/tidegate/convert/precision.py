@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tidegate.bundle.manifest import BackendName
-from tidegate.convert import flatbuffer
+from tidegate.runtime import flatbuffer
 from tidegate.runtime.onnx_file import messages, packed_varints, varints
 
 _ONNX_FLOATS = {1: "fp32", 10: "fp16", 11: "fp64", 16: "bf16"}

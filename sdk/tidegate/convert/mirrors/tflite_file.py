@@ -15,8 +15,8 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tidegate.convert import flatbuffer
 from tidegate.errors import BundleError
+from tidegate.runtime import flatbuffer
 
 IDENTIFIER = b"TFL3"
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.convert import flatbuffer
 from tidegate.errors import BundleError, DependencyError
+from tidegate.runtime import flatbuffer
 
 IDENTIFIER = b"M001"
 
