@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tidegate.bundle import Manifest
 from tidegate.client import Client
 from tidegate.cloud.server import Server
-from tidegate.edge.cloud_route import CloudRecogniser, CloudSettings
+from tidegate.edge.cloud_route import CloudRecogniser
+from tidegate.edge.cloud_settings import CloudSettings
 from tidegate.edge.device import DeviceModel
 from tidegate.edge.endpoint import SegmentAudio, SegmentEnded, SegmentEvent, SegmentStarted
 from tidegate.edge.route import EdgeRecogniser, Recogniser

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from tidegate.client import RecognizedSegment
 from tidegate.edge.backoff import Backoff
-from tidegate.edge.cloud_route import LARGEST_BACKLOG, CloudRecogniser, CloudSettings
+from tidegate.edge.cloud_route import LARGEST_BACKLOG, CloudRecogniser
+from tidegate.edge.cloud_settings import CloudSettings
 from tidegate.edge.device import DeviceModel
 from tidegate.edge.endpoint import SegmentAudio, SegmentEnded, SegmentEvent, SegmentStarted
 from tidegate.edge.results import SegmentResult
@@ -380,6 +381,51 @@ def test_without_a_device_model_a_server_dead_from_the_start(
     bench.server.up = False
     with pytest.raises(UnavailableError, match="refused; and this device cannot go on alone"):
         bench.start()
+
+
+@pytest.mark.parametrize("has_device", [True, False])
+@pytest.mark.parametrize("noticed", ["in the silence", "at the next word"])
+def test_a_stream_that_ends_in_silence_is_replaced_and_nobody_is_told(
+    transcriber: Transcriber, tone_manifest: Any, say: Say, has_device: bool, noticed: str
+) -> None:
+    bench = Bench(transcriber, tone_manifest, say, device=has_device)
+    bench.start()
+    bench.play(bench.events())
+    for _ in range(3):  # hour after hour
+        bench.clock.now_s += 1800.0
+        bench.server.stream.breaks(UnavailableError("server: cancelled"))
+        if noticed == "in the silence":
+            before = len(bench.server.streams)
+            for _ in range(2):  # it is noticed, and the next one is taken
+                bench.results += bench.route.ready()
+            assert len(bench.server.streams) == before + 1
+    bench.play(bench.events())
+    assert bench.finish() == [(1, *SERVER), (2, *SERVER)]
+    assert bench.warnings == []
+    begun = [call for stream in bench.server.streams for call in stream.calls if call[0] == "begin"]
+    assert [call[1] for call in begun] == [1, 2], "each segment goes to one stream"
+
+
+def test_when_it_cannot_be_replaced_the_device_decides_and_says_so(bench: Bench) -> None:
+    bench.start()
+    bench.play(bench.events())
+    bench.clock.now_s += 1800.0
+    bench.server.stream.breaks()
+    bench.server.up = False
+    bench.play(bench.events())
+    assert bench.finish() == [(1, *SERVER), (2, *DEVICE)]
+    assert len(bench.warnings) == 1
+    assert "server: refused; going on with the model on this device" in bench.warnings[0]
+
+
+def test_a_server_that_ends_every_stream_at_once_is_given_a_rest(bench: Bench) -> None:
+    bench.start()
+    for _ in range(5):
+        bench.server.stream.breaks()
+        bench.route.ready()
+        bench.clock.now_s += 0.1
+    assert len(bench.server.streams) == 1
+    assert len(bench.warnings) == 1
 
 
 def test_close_ends_the_stream_and_keeps_the_count(bench: Bench) -> None:

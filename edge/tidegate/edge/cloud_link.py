@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
@@ -29,21 +30,34 @@ class Stream(Protocol):
     def close(self) -> None: ...  # noqa: D102
 
 
+_Opened = tuple[Stream, float]
+"""and when that was, on the pipeline's clock"""
+
+
 class CloudLink:
     """At most one open stream. One thread uses it; opening and closing wait for the network elsewhere."""
 
-    def __init__(self, open_stream: Callable[[], Stream], backoff: Backoff, background: Executor | None = None) -> None:
+    def __init__(
+        self,
+        open_stream: Callable[[], Stream],
+        backoff: Backoff,
+        background: Executor | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Note how to open; nothing is opened yet.
 
         Args:
             open_stream: gives a new stream; raises a TidegateError when it cannot.
             backoff: when a failing server may be tried again.
             background: opens later streams and closes old ones; default: one thread.
+            clock: monotonic, in seconds.
         """
         self._open_stream = open_stream
         self._backoff = backoff
         self._background = background or ThreadPoolExecutor(1, thread_name_prefix="tidegate-connect")
-        self._opening: Future[Stream] | None = None
+        self._clock = clock
+        self._opened_s = clock()
+        self._opening: Future[_Opened] | None = None
         self._bytes_of_closed_streams = 0
         self.stream: Stream | None = None
         """the open one; None while there is none"""
@@ -53,9 +67,20 @@ class CloudLink:
         """Bytes handed to the network, over all streams."""
         return self._bytes_of_closed_streams + (self.stream.bytes_sent if self.stream else 0)
 
+    @property
+    def age_s(self) -> float:
+        """Since the stream was opened."""
+        return self._clock() - self._opened_s
+
     def open_now(self) -> None:
         """Open a stream and wait for it. Raises what `open_stream` raises."""
-        self.stream = self._open_stream()
+        self._take(self._open())
+
+    def wait_until_open(self) -> None:
+        """Without a stream, wait for the one that is being opened, if one is. Raises what `open_stream` raised."""
+        if self.stream is None and self._opening is not None:
+            opening, self._opening = self._opening, None
+            self._take(opening.result())
 
     def open_again(self) -> None:
         """Without a stream, begin to open one after the rest. Take what was opened once it is there.
@@ -63,17 +88,17 @@ class CloudLink:
         Raises what `open_stream` raised.
         """
         if self.stream is None and self._opening is None and self._backoff.may_try():
-            self._opening = self._background.submit(self._open_stream)
+            self._opening = self._background.submit(self._open)
         if self._opening is not None and self._opening.done():
             opening, self._opening = self._opening, None
-            stream = opening.result()
+            opened = opening.result()
             self._let_go()
-            self.stream = stream
+            self._take(opened)
 
     def renew(self) -> None:
         """Begin to open another stream; the one that is open goes on until `open_again` takes the new one."""
         if self._opening is None:
-            self._opening = self._background.submit(self._open_stream)
+            self._opening = self._background.submit(self._open)
 
     def give_up(self) -> list[RecognizedSegment]:
         """Let go of the stream without waiting; return the answers that have come."""
@@ -91,6 +116,12 @@ class CloudLink:
             self._opening.add_done_callback(_close_unused)
         self._background.shutdown(wait=False)
 
+    def _open(self) -> _Opened:
+        return self._open_stream(), self._clock()
+
+    def _take(self, opened: _Opened) -> None:
+        self.stream, self._opened_s = opened
+
     def _let_go(self) -> None:
         stream, self.stream = self.stream, None
         if stream is not None:
@@ -106,6 +137,6 @@ def _last_answers(stream: Stream) -> list[RecognizedSegment]:
         return []
 
 
-def _close_unused(opening: Future[Stream]) -> None:
+def _close_unused(opening: Future[_Opened]) -> None:
     if opening.exception() is None:
-        opening.result().close()
+        opening.result()[0].close()

@@ -4,6 +4,8 @@ The server hears a segment while it is spoken: its bytes go out from the onset o
 of every segment that the server has not answered. When the server goes away, or does not answer in time, the device's
 model is given each of those segments whole; none is lost. Then the server is left alone for a back-off. After it a new
 stream is opened in the background, and the next segment goes there.
+
+A stream that ends while nobody speaks, as servers end idle ones, is no failure: another one is opened at once.
 """
 
 from __future__ import annotations
@@ -12,15 +14,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tidegate.edge.backoff import Backoff
 from tidegate.edge.cloud_link import CloudLink, Stream
-from tidegate.edge.device import DeviceModel, Utterance, extended, latency_ms
+from tidegate.edge.cloud_segment import CloudSegment, from_server
+from tidegate.edge.cloud_settings import CloudSettings
+from tidegate.edge.device import DeviceModel, extended
 from tidegate.edge.endpoint import SegmentEnded, SegmentEvent, SegmentStarted
 from tidegate.edge.results import SegmentResult
-from tidegate.errors import ConfigError, DeadlineError, StateError, TidegateError, UnavailableError
+from tidegate.errors import DeadlineError, StateError, TidegateError, UnavailableError
 
 if TYPE_CHECKING:
     from tidegate.client import RecognizedSegment
@@ -28,43 +31,6 @@ if TYPE_CHECKING:
 LARGEST_BACKLOG = 2
 """Finished segments that may wait for the server. A file read faster than it plays is slowed down to this; a speaker
 cannot reach it while the server answers within its deadline."""
-
-
-@dataclass(frozen=True)
-class CloudSettings:
-    """How far the server is trusted."""
-
-    target: str
-    """HOST:PORT, for messages"""
-    timeout_s: float = 2.0
-    """longest wait for an answer, from the end of the segment"""
-    first_backoff_s: float = 1.0
-    """rest after a failure"""
-    largest_backoff_s: float = 30.0
-    """the rest doubles with each failure in a row, up to this"""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.timeout_s <= 60:
-            raise ConfigError(
-                f"cloud_timeout_s is {self.timeout_s}; expected more than 0, at most 60", fix="2 seconds are usual"
-            )
-        if not 0 < self.first_backoff_s <= self.largest_backoff_s:
-            raise ConfigError(
-                f"first_backoff_s is {self.first_backoff_s} and largest_backoff_s {self.largest_backoff_s}; "
-                "expected 0 < first <= largest",
-                fix="1 and 30 seconds are usual",
-            )
-
-
-@dataclass
-class _Segment:
-    """A segment that has not been given back yet."""
-
-    utterance: Utterance
-    at_server: bool
-    device: DeviceModel | None
-    """that was active when it started; decides if the server does not"""
-    result: SegmentResult | None = None
 
 
 class CloudRecogniser:
@@ -110,8 +76,8 @@ class CloudRecogniser:
         self._after_answer = after_answer
         self._clock = clock
         self._backoff = Backoff(settings.first_backoff_s, settings.largest_backoff_s, clock)
-        self._segments: deque[_Segment] = deque()
-        self._link = CloudLink(open_stream, self._backoff, background)
+        self._segments: deque[CloudSegment] = deque()
+        self._link = CloudLink(open_stream, self._backoff, background, clock)
         self._renew = renew
         self._attempt(self._link.open_now)
 
@@ -123,11 +89,11 @@ class CloudRecogniser:
     def handle(self, event: SegmentEvent) -> None:
         """Keep a copy of the audio and send it on; without a server, decide here when the segment ends."""
         if isinstance(event, SegmentStarted):
-            self._connect_between_segments()
+            self._find_stream()
             # What the open stream was told of this device holds for each segment on it. With no model here, nothing can
             # have changed but its standing, and the server is all there is.
             at_server = self._link.stream is not None and (self._device is None or not self._renew())
-            self._segments.append(_Segment(extended(None, event, self._clock()), at_server, self._device))
+            self._segments.append(CloudSegment(extended(None, event, self._clock()), at_server, self._device))
         else:
             extended(self._segments[-1].utterance, event, self._clock())
         segment = self._segments[-1]
@@ -183,19 +149,34 @@ class CloudRecogniser:
                 self._link.renew()
         self._attempt(self._link.open_again)
 
+    def _find_stream(self) -> None:
+        """Before a segment: take a stream, and wait for one that is being opened if nobody else can decide."""
+        self._take_answers()
+        self._connect_between_segments()
+        if self._device is None:
+            self._attempt(self._link.wait_until_open)
+
     def _send(self, event: SegmentEvent) -> None:
         """Forward one event; whatever the stream refuses, the copy is complete."""
-        stream = self._link.stream
-        assert stream is not None
+        assert self._link.stream is not None
         try:
-            if isinstance(event, SegmentStarted):
-                stream.begin(event.segment_id, event.start_sample)
-            if isinstance(event, SegmentEnded):
-                stream.end(event.segment_id, event.end_sample)
-            else:
-                stream.send(event.start_sample, event.audio)
+            _forward(event, self._link.stream)
         except TidegateError as error:
-            self._fall_back(error)
+            if isinstance(event, SegmentStarted) and self._device is None and self._ended_in_silence(1):
+                self._attempt(lambda: self._begin_again(event))
+            else:
+                self._fall_back(error)
+
+    def _begin_again(self, event: SegmentStarted) -> None:
+        """Open another stream and begin the segment on it. Raises what opening and sending raise."""
+        self._link.give_up()
+        self._link.open_now()
+        assert self._link.stream is not None
+        _forward(event, self._link.stream)
+
+    def _ended_in_silence(self, segments: int = 0) -> bool:
+        """Tell whether the stream was good for a while and no more than so many segments depend on it."""
+        return len(self._segments) <= segments and self._link.age_s >= self._settings.first_backoff_s
 
     def _take_answers(self) -> None:
         if self._link.stream is None:
@@ -203,12 +184,16 @@ class CloudRecogniser:
         try:
             answers = self._link.stream.poll()
         except TidegateError as error:
-            self._fall_back(error)
+            if self._ended_in_silence():
+                self._link.give_up()
+                self._link.renew()
+            else:
+                self._fall_back(error)
             return
         for answer in answers:
             self._accept(answer)
 
-    def _wait_for(self, segment: _Segment) -> None:
+    def _wait_for(self, segment: CloudSegment) -> None:
         """Wait for one answer until its deadline; afterwards the segment is decided, by whomever."""
         assert self._link.stream is not None
         try:
@@ -235,27 +220,12 @@ class CloudRecogniser:
     def _accept(self, answer: RecognizedSegment, *, is_success: bool = True) -> None:
         for segment in self._segments:
             if segment.utterance.segment_id == answer.segment_id and segment.at_server and segment.result is None:
-                segment.result = self._after_answer(self._from_server(segment.utterance, answer))
+                segment.result = self._after_answer(
+                    from_server(segment.utterance, answer, sample_rate_hz=self._sample_rate_hz, now_s=self._clock())
+                )
         if is_success and self._backoff.failing:
             self._on_warning(f"{self._settings.target}: the server answers again; segments go there again")
             self._backoff.succeeded()
-
-    def _from_server(self, utterance: Utterance, answer: RecognizedSegment) -> SegmentResult:
-        return SegmentResult(
-            segment_id=utterance.segment_id,
-            start_s=utterance.start_sample / self._sample_rate_hz,
-            end_s=utterance.end_sample / self._sample_rate_hz,
-            text=answer.transcript.text,
-            label=answer.transcript.label,
-            confidence=answer.transcript.confidence,
-            decided_by="cloud",
-            latency_ms=latency_ms(utterance, self._clock()),
-            bundle=answer.model,
-            version=answer.version,
-            variant=answer.variant,
-            words=answer.transcript.words,
-            search_results=answer.search_results,
-        )
 
     def _fall_back(self, error: TidegateError) -> None:
         """The server failed: warn once, rest, and give the device every segment that has no answer."""
@@ -277,7 +247,7 @@ class CloudRecogniser:
         if self._device is None:
             raise self._helpless(error)
 
-    def _on_device(self, segment: _Segment, why: TidegateError | None = None) -> SegmentResult:
+    def _on_device(self, segment: CloudSegment, why: TidegateError | None = None) -> SegmentResult:
         if segment.device is None:
             raise self._helpless(why)
         return segment.device.recognise(segment.utterance)
@@ -292,11 +262,11 @@ class CloudRecogniser:
             "pip install 'tidegate[litert]'",
         )
 
-    def _deadline_s(self, segment: _Segment) -> float:
+    def _deadline_s(self, segment: CloudSegment) -> float:
         assert segment.utterance.ended_at_s is not None
         return segment.utterance.ended_at_s + self._settings.timeout_s
 
-    def _waiting(self) -> list[_Segment]:
+    def _waiting(self) -> list[CloudSegment]:
         """Segments that have ended and have no result, oldest first."""
         return [s for s in self._segments if s.result is None and s.utterance.ended_at_s is not None]
 
@@ -307,3 +277,12 @@ class CloudRecogniser:
             results.append(result)
             self._segments.popleft()
         return results
+
+
+def _forward(event: SegmentEvent, stream: Stream) -> None:
+    if isinstance(event, SegmentStarted):
+        stream.begin(event.segment_id, event.start_sample)
+    if isinstance(event, SegmentEnded):
+        stream.end(event.segment_id, event.end_sample)
+    else:
+        stream.send(event.start_sample, event.audio)

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tidegate.bundle.manifest import Manifest
-from tidegate.edge.cloud_route import CloudSettings
+from tidegate.edge.cloud_settings import CloudSettings
 from tidegate.edge.news import ReleaseNews
 from tidegate.edge.parts import connect, follow, load_version, read_catalogue
 from tidegate.edge.results import SegmentResult, Summary

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegate.edge.cloud_route import CloudRecogniser, CloudSettings
+from tidegate.edge.cloud_route import CloudRecogniser
+from tidegate.edge.cloud_settings import CloudSettings
 from tidegate.edge.device import Costs, DeviceModel
 from tidegate.edge.failures import Failures
 from tidegate.edge.gate import Gate
