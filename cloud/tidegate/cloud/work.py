@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from tidegate.errors import ResourceError, UnavailableError
+
+LOOK_INTERVAL_S = 0.001
 
 
 class Work:
@@ -107,6 +110,19 @@ class Computing:
 
     def __exit__(self, *error: object) -> None:
         self._leave()
+
+
+def wait_until_told(users: Callable[[], int], timeout_s: float) -> bool:
+    """Wait until no request uses a model; return whether that came about in time.
+
+    Observers are told after the answer is out, when the work counts as ended; the version is used until they know.
+    """
+    end_s = time.monotonic() + timeout_s
+    while users():
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(LOOK_INTERVAL_S)
+    return True
 
 
 class StreamSlots:
