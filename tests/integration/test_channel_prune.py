@@ -262,6 +262,7 @@ def test_the_command(
     out, err = said("--releases", "2", "--keys", str(key_files))
     assert "stable: version 1.4.0, release 4 retired" in out
     assert "are needed by no release that is kept" in err
+    assert "(0 bytes) are" not in err
     assert "run `tidegate channel prune` then" in err
     found = json.loads(said("--grace", "0s", "--json")[0])
     assert (found["dry_run"], found["retired"], found["live"], found["draft"]) == (False, [], True, None)

@@ -15,6 +15,8 @@ import pytest
 from tests.served import PROCESS_TIMEOUT_S, linear_bundle, slow_bundle
 from tests.waiting import wait_until
 
+from tidegate.cli.main import main
+
 
 def tidegate(*words: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tidegate.cli", *map(str, words)]
@@ -138,6 +140,23 @@ def test_rows_left_out_are_told_and_none_left_is_a_failure(tmp_path: Path) -> No
     table.write_text("a,b,c,d\n,,,\n")
     assert tidegate(*asked).returncode == 1
     assert output.read_text() == "row,y,total\n"
+
+
+def test_options_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle, source, out = linear_bundle(tmp_path, factor=2), tmp_path / "in.npz", tmp_path / "out.npz"
+    rows = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
+    np.savez(source, x=rows)
+    command = ["predict", str(bundle), "--input", str(source), "--output", str(out)]
+    assert main(command) == 1
+    assert "row 0" in capsys.readouterr().err
+    whole = [*command, "--whole-inputs", "--backend", "onnx", "--threads", "1", "--batch-size", "2", "--json"]
+    assert main(whole) == 2
+    assert "throw it away with --restart" in capsys.readouterr().err
+    assert main([*whole, "--restart"]) == 0
+    assert json.loads(capsys.readouterr().out)["answered"] == 3
+    np.testing.assert_array_equal(np.load(out)["y"], 2 * rows)
+    assert main([*command, "--whole-inputs", "--backend", "litert"]) == 1
+    assert "no variant for backend 'litert'" in capsys.readouterr().err
 
 
 def test_help_shows_an_example() -> None:

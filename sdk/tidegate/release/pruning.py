@@ -94,16 +94,17 @@ def retire(
         found = [retired(repository.tracks_of(model), releases, stamp) for model in models]
         told = tuple(offer for one in found for offer in one.retired)
         dropped = _dropped(repository, found)
+        note = _note(repository, dropped)
         if dry_run:
-            return Change(told, False, writer.written, _note(repository, dropped))
+            return Change(told, False, writer.written, note)
         changed = {f"{track.model}/{name}": track for one in found for name, track in one.tracks.items()}
         draft = changed_metadata(writer, repository, changed, [], staged, dropped=dropped)
         if in_turns and draft.documents:
             sign(draft, keys)
-            return Change(told, False, writer.written, _note(repository, dropped), draft)
+            return Change(told, False, writer.written, note, draft)
         if draft.steps and not in_turns:
             repository = carry_out(writer, draft)
-        return Change(told, not repository.staged, writer.written, _note(repository, dropped))
+        return Change(told, not repository.staged, writer.written, note)
 
 
 def prune(
