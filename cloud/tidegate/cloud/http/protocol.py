@@ -17,6 +17,12 @@ from tidegate.cloud.in_flight import BytesInFlight
 
 MAXIMUM_HEAD_BYTES = 64 * 1024
 
+JOINED_BYTES = 64 * 1024
+"""A longer body is not copied for the sake of one call."""
+
+_INTERIM = b"HTTP/1.1 1"
+"""An answer of the kind `100 Continue`, which has no body and is waited for."""
+
 AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER with no time (socket(7)): closing resets the connection and drops what was not sent."""
 
@@ -37,6 +43,46 @@ class ConnectionLimits:
     """answers that are not taken"""
 
 
+class WholeAnswers:
+    """A transport that keeps the head of an answer until its body comes: both leave in one call of the system.
+
+    That call is the dearest part of a small answer, and uvicorn makes one for each.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        """Take the head of an answer, or send its body behind it."""
+        if self._head:
+            head, self._head = self._head, b""
+            if len(data) > JOINED_BYTES:
+                self._transport.write(head)
+                self._transport.write(data)
+            else:
+                self._transport.write(head + data)
+        elif data.startswith(_INTERIM):
+            self._transport.write(data)
+        else:
+            self._head = data
+
+    def flush(self) -> None:
+        """Send a head that has no body."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be sent."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Send what is kept, then close."""
+        self.flush()
+        self._transport.close()
+
+
 def limited_protocol(limits: ConnectionLimits) -> Any:
     """Return the protocol class for uvicorn's setting `http`."""
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -48,11 +94,13 @@ def limited_protocol(limits: ConnectionLimits) -> Any:
         _reader: asyncio.TimerHandle | None = None
         _head_bytes = 0
         _in_head = True
+        _arriving = False
         _body_bytes = 0
         _unread_bytes = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            self._whole: Any = WholeAnswers(transport)
             if len(self.connections) > limits.maximum_connections:
                 self._end()
             else:
@@ -68,18 +116,19 @@ def limited_protocol(limits: ConnectionLimits) -> Any:
             if self._in_head:
                 self._head_bytes += len(data)
             super().data_received(data)
+            if self._arriving and self._arrival is None:
+                self._expect()
             if self._in_head and self._head_bytes > MAXIMUM_HEAD_BYTES and not self.transport.is_closing():
                 self.send_400_response("The head of the request is too long.")
 
         def on_message_begin(self) -> None:
-            self._head_bytes, self._in_head = 0, True
-            if self._arrival is None:
-                self._expect()
+            self._head_bytes, self._in_head, self._arriving = 0, True, True
             super().on_message_begin()
 
         def on_headers_complete(self) -> None:
             self._in_head = False
             super().on_headers_complete()
+            self.cycle.transport = self._whole
 
         def on_body(self, body: bytes) -> None:
             self._body_bytes += len(body)
@@ -88,12 +137,13 @@ def limited_protocol(limits: ConnectionLimits) -> Any:
 
         def on_message_complete(self) -> None:
             self._arrived()
-            self._head_bytes, self._in_head = 0, True
+            self._head_bytes, self._in_head, self._arriving = 0, True, False
             super().on_message_complete()
 
         def on_response_complete(self) -> None:
             self._body_bytes = 0
             limits.arriving.release(self)
+            self._whole.flush()
             super().on_response_complete()
             if self.transport.get_write_buffer_size():
                 self._await_reader()
