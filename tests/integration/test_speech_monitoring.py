@@ -227,6 +227,19 @@ def test_a_call_that_is_not_accepted_is_refused_by_reason(watched: Watched) -> N
     assert total(found, "tidegate_speech_calls_open") == 0
 
 
+@pytest.mark.parametrize("name", [method.name for method in SPEECH.methods])
+def test_a_call_whose_message_cannot_be_read_is_refused(watched: Watched, name: str) -> None:
+    method = SPEECH.method(name)
+    with grpc.insecure_channel(watched.server.address) as channel, pytest.raises(grpc.RpcError) as refused:
+        # A stream of one message is a unary call on the wire.
+        list(channel.stream_stream(SPEECH.path(method))(iter([b"\xff" * 9]), timeout=WAIT_S))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    _, (line,) = watched.seen(calls=1)
+    assert (line["method"], line["code"], line["segments"]) == (name, "INVALID_ARGUMENT", 0)
+    found = scrape(watched.server.metrics_address)
+    assert total(found, "tidegate_speech_refused_total", method=name, code="INVALID_ARGUMENT") == 1
+
+
 def test_a_segment_whose_caller_leaves_is_not_answered(watched: Watched) -> None:
     from tidegate.v1 import speech_pb2 as pb
 

@@ -118,14 +118,16 @@ def streaming_handler(method: Method, behaviour: Streaming, streams: OpensStream
     return grpc.stream_stream_rpc_method_handler(handle, response_serializer=method.response.SerializeToString)
 
 
-def counted_handler(method: Method, behaviour: Callable[[Any, ContextCaller], Any], streams: OpensStreams) -> Any:
+def counted_handler(
+    method: Method, behaviour: Callable[[Callable[[], Any], ContextCaller], Any], streams: OpensStreams
+) -> Any:
     """Return the handler of a unary method that takes long: it holds a thread, and counts as a stream does.
 
     Its message is not taken in before there is a place for it, so what waits costs no memory here.
 
     Args:
         method: from the service's table.
-        behaviour: gets the parsed request and its caller, returns the response message.
+        behaviour: gets what reads the request, to be called once, and the caller; returns the response message.
         streams: the server's.
     """
     import grpc
@@ -134,12 +136,15 @@ def counted_handler(method: Method, behaviour: Callable[[Any, ContextCaller], An
         try:
             caller = ContextCaller(context)
             watched = streams.open(caller, action_of(method.name))
-            raw = next(watched.requests(raw_requests), None)
-            if raw is None:
-                raise InputError("the call ended without a message", fix="send one request message")
-            return behaviour(method.parsed(raw), caller)
+            return behaviour(lambda: only(watched.requests(raw_requests)), caller)
         except TidegateError as error:
             abort(context, error)
+
+    def only(requests: Iterator[bytes]) -> Any:
+        raw = next(requests, None)
+        if raw is None:
+            raise InputError("the call ended without a message", fix="send one request message")
+        return method.parsed(raw)
 
     # On the wire a stream of one request is a unary call.
     return grpc.stream_unary_rpc_method_handler(handle, response_serializer=method.response.SerializeToString)

@@ -68,10 +68,10 @@ class SpeechServicer:
     ) -> Iterator[speech_pb2.StreamingRecognizeResponse]:
         """Serve one stream. A segment counts as work from its start until its answer is out, idle streams do not."""
         caller = ContextCaller(context)
-        heard = self._reception.hear(context.invocation_metadata())
         open_work: list[Token] = []
         context.add_callback(lambda: _release_all(open_work))
         with self._call(caller, "StreamingRecognize") as call, closing(self._session(caller, call)) as session:
+            heard = self._reception.hear(context.invocation_metadata())
             clock = StreamClock(session, self._limits.settings)
             for request in self._watchdog.watched(requests, lambda: wake_call(context), clock.limit):
                 kind = kind_of(request)
@@ -98,11 +98,14 @@ class SpeechServicer:
                 self._tell(caller, session, last, call)
                 yield response(last)
 
-    def recognize(self, request: speech_pb2.RecognizeRequest, caller: ContextCaller) -> speech_pb2.RecognizeResponse:
-        """Answer one recording."""
-        caller.when_over(self._core.work.begin().release)
-        heard = self._reception.hear(caller.context.invocation_metadata())
+    def recognize(
+        self, read: Callable[[], speech_pb2.RecognizeRequest], caller: ContextCaller
+    ) -> speech_pb2.RecognizeResponse:
+        """Answer one recording, which `read` waits for."""
         with self._call(caller, "Recognize") as call, closing(self._session(caller, call)) as session:
+            request = read()
+            caller.when_over(self._core.work.begin().release)
+            heard = self._reception.hear(caller.context.invocation_metadata())
             served = self._configure(session, recording_settings(request.config, heard), caller, call)
             caller.context.send_initial_metadata([*_accepted(served), *self._reception.answer(heard)])
             answers = self._recording(session, request.content, request.segments, caller, call)
