@@ -29,7 +29,7 @@ def call(
 ) -> Reply:
     """Send one request on a connection of its own."""
     host, _, port = address.rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=60)
+    connection = http.client.HTTPConnection(host, int(port), timeout=120)
     try:
         connection.request(method, path, body, dict(headers or {}))
         return reply_of(connection)

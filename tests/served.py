@@ -38,7 +38,10 @@ ONNX_TYPES: dict[str, int] = {
 Axes = tuple[int, ...]
 Tensors = dict[str, tuple[str, Axes]]
 
-PROCESS_TIMEOUT_S = 60
+PROCESS_TIMEOUT_S = 120
+
+PATIENT = ("--grace-s", "3600")
+"""For `tidegate serve`: how busy the machine is does not decide whether a drain ends in time."""
 
 
 def linear_bundle(directory: Path, *, name: str = "linear", version: str = "1.0.0", factor: float = 1.0) -> Path:

@@ -15,7 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.http_server import Reply, call, infer_body, reply_of
-from tests.served import PROCESS_TIMEOUT_S, identity_bundle, linear_bundle, server_process, simple_bundle, slow_bundle
+from tests.served import (
+    PATIENT,
+    PROCESS_TIMEOUT_S,
+    identity_bundle,
+    linear_bundle,
+    server_process,
+    simple_bundle,
+    slow_bundle,
+)
 from tests.waiting import wait_until
 
 from tidegate.cloud.http import HttpSettings
@@ -356,7 +364,7 @@ def test_a_caller_that_leaves_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_sigterm_lets_http_finish_and_says_not_ready(tmp_path: Path) -> None:
-    with server_process([slow_bundle(tmp_path)], "--http", "127.0.0.1:0") as running:
+    with server_process([slow_bundle(tmp_path)], "--http", "127.0.0.1:0", *PATIENT) as running:
         assert running.process.stdout is not None
         address = running.process.stdout.readline().removeprefix("http on ").strip()
         host, _, port = address.rpartition(":")
@@ -376,7 +384,7 @@ def test_sigterm_lets_http_finish_and_says_not_ready(tmp_path: Path) -> None:
         assert (refused.status, refused.headers["connection"]) == (503, "close")
         caller.join(PROCESS_TIMEOUT_S)
         assert replies[0].status == 200
-        assert running.process.wait(60) == 0
+        assert running.process.wait(PROCESS_TIMEOUT_S) == 0
         probe.close()
 
 

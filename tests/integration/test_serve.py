@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
-from tests.served import PROCESS_TIMEOUT_S, ServerProcess, linear_bundle, server_process, slow_bundle, with_golden
+from tests.served import (
+    PATIENT,
+    PROCESS_TIMEOUT_S,
+    ServerProcess,
+    linear_bundle,
+    server_process,
+    slow_bundle,
+    with_golden,
+)
 from tests.waiting import wait_until
 
 from tidegate.bundle import GoldenFixture
@@ -171,7 +179,7 @@ def test_sigterm_when_idle_exits_0_and_standard_output_has_the_one_line(tmp_path
 def test_sigterm_drains_around_a_request_under_way_and_exits_0(tmp_path: Path) -> None:
     bundles = [slow_bundle(tmp_path), linear_bundle(tmp_path)]
     with (
-        server_process(bundles) as server,
+        server_process(bundles, *PATIENT) as server,
         Client(server.address, timeout_s=30) as client,
         grpc.insecure_channel(server.address) as channel,
         health_states(server.address) as states,
