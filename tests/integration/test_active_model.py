@@ -18,8 +18,7 @@ from tests.slots import ROWS, activate, install, times, write_model
 from tests.waiting import COMMAND_TIMEOUT_S
 
 from tidegate.bundle import Budgets, TrialSettings
-from tidegate.edge.update import ActiveModel
-from tidegate.edge.update import active as active_module
+from tidegate.edge.update import ActiveModel, following
 from tidegate.edge.update.health import read_health
 from tidegate.edge.update.layout import Layout
 from tidegate.edge.update.loaded import load_version
@@ -123,7 +122,7 @@ def test_threads_see_whole_versions_while_it_changes(device: Device) -> None:
             model.refresh()
         done.set()
         assert set().union(*(answer.result() for answer in answers)) <= {2.0, 3.0}
-        assert len(model._versions) == 1
+        assert len(model._follower.versions) == 1
 
 
 def test_calls_are_counted_by_release(device: Device) -> None:
@@ -213,7 +212,7 @@ def test_a_running_model_goes_on_when_the_next_one_does_not_load(device: Device)
 
 
 def test_a_version_that_did_not_load_is_tried_again_later(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(active_module, "RETRY_S", 0.0)
+    monkeypatch.setattr(following, "RETRY_S", 0.0)
     two, three = device.version(2), device.version(3)
     path = Layout(device.directory).store.path(three.variant_sha256)
     path.rename(path.with_suffix(".away"))
@@ -303,13 +302,13 @@ def test_a_version_whose_load_kills_the_process_is_not_loaded_a_third_time(devic
     device.activate(three, previous=two)
     program = f"""
         import os, signal
-        from tidegate.edge.update import ActiveModel, active
-        load = active.load_version
+        from tidegate.edge.update import ActiveModel, following
+        load = following.load_version
         def die(store, slot, threads, lock):
             if slot.release == 3:
                 os.kill(os.getpid(), signal.SIGSEGV)
             return load(store, slot, threads, lock)
-        active.load_version = die
+        following.load_version = die
         with ActiveModel({str(device.directory)!r}) as model:
             print(model.slot.release)
     """
@@ -416,7 +415,7 @@ def test_files_that_the_updater_removed_meanwhile_are_nobodys_fault(
             Layout(device.directory).store.path(two.variant_sha256).unlink()
         return load(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(active_module, "load_version", overtaken)
+    monkeypatch.setattr(following, "load_version", overtaken)
     with device.open() as model:
         assert model.slot == three
         assert model.fallback_reason == ""
