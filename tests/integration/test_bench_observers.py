@@ -15,5 +15,3 @@ def test_each_observer_is_measured_with_both_kinds_of_request(capsys: pytest.Cap
     ]
     # Of one round the best is the median.
     assert all(row["median_ns"] == row["best_ns"] for row in rows)
-    # A refusal is looked up in the repository, which costs more than the loop on any machine.
-    assert rows[2]["median_ns"] > 0
