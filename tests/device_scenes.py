@@ -335,11 +335,11 @@ def probe_in_this_process() -> Iterator[None]:
     That the child's crash, hang or hunger fails the probe is tested in test_probe.py and test_bad_models.py.
     """
 
-    def measured(job: Job, *_: object) -> Measured | Failed:
+    def measured(job: Job, *_: object, **__: object) -> Measured | Failed:
         try:
             return measure(job, io.BytesIO())
         except TidegateError as error:
             return Failed(token=job.token, kind=type(error).__name__, message=error.message)
 
-    with patch("tidegate.edge.update.probe._in_child", measured):
+    with patch("tidegate.edge.update.probe.in_child", measured):
         yield

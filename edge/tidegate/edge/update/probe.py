@@ -14,35 +14,22 @@ neither measured nor limited, and only the time limit stands.
 from __future__ import annotations
 
 import os
-import queue
 import secrets
-import subprocess
 import sys
-import tempfile
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
-
-import msgspec
 
 from tidegate.bundle import Budgets
 from tidegate.edge.update.layout import Layout
-from tidegate.edge.update.probe_job import FAILED, SAID_LIMIT_BYTES, Failed, Job, Measured, Message, Reached
+from tidegate.edge.update.probe_child import MEGABYTE, Limits, in_child
+from tidegate.edge.update.probe_job import Failed, Job, Measured
 from tidegate.edge.update.record import Slot
-from tidegate.errors import ConfigError, DependencyError, ResourceError
+from tidegate.errors import ConfigError, DependencyError
 from tidegate.fetch.installed import installed_files, installed_manifest
 from tidegate.fetch.store import Store
-from tidegate.runtime.process import available_bytes, ending, peak_resident_bytes, status_file_of
+from tidegate.runtime.process import available_bytes
 
-MODULE = "tidegate.edge.update.probe_worker"
-MEGABYTE = 1_000_000
 DEFAULT_LIMIT_MB = 1024.0
-LAST_WORDS_BYTES = 500
-TICK_S = 0.02
-GRACE_S = 5.0
-"""For a child that has answered to end."""
 AVAILABLE_SHARE = 0.8
 """Of the memory that is free now, so that the app keeps some."""
 DATA_MARGIN_BYTES = 1 << 30
@@ -127,7 +114,12 @@ def probe(directory: Path, slot: Slot, settings: ProbeSettings) -> ProbeReport:
         if not store.check(sha256):
             return ProbeReport(passed=False, problem=f"file {sha256[:12]} of {size_bytes} bytes is missing or damaged")
     budgets = manifest.budgets or Budgets()
-    outcome = _in_child(_job(store, slot, budgets, settings), _limits(budgets, settings), settings)
+    outcome = in_child(
+        _job(store, slot, budgets, settings),
+        _limits(budgets, settings),
+        python=settings.python or sys.executable,
+        timeout_s=settings.timeout_s,
+    )
     if isinstance(outcome, str):
         return ProbeReport(passed=False, problem=outcome)
     if isinstance(outcome, Failed):
@@ -162,25 +154,13 @@ def judge(measured: Measured, budgets: Budgets, *, has_golden: bool) -> ProbeRep
     )
 
 
-@dataclass(frozen=True)
-class _Limits:
-    """Where the child is killed."""
-
-    own_bytes: float
-    """the version's fault"""
-    comparing_bytes: float
-    """the same while the whole fixture runs at once: budgets are for one row"""
-    machine_bytes: float
-    """the machine's: it has no more to spare"""
-
-
-def _limits(budgets: Budgets, settings: ProbeSettings) -> _Limits:
+def _limits(budgets: Budgets, settings: ProbeSettings) -> Limits:
     budget_mb = budgets.rss_mb
     own_mb = settings.memory_limit_mb or (max(2 * budget_mb, budget_mb + 64) if budget_mb else DEFAULT_LIMIT_MB)
     comparing_mb = settings.memory_limit_mb or max(own_mb, DEFAULT_LIMIT_MB)
     available = available_bytes()
     spare_bytes = float("inf") if available is None else available * AVAILABLE_SHARE
-    return _Limits(own_mb * MEGABYTE, comparing_mb * MEGABYTE, spare_bytes)
+    return Limits(own_mb * MEGABYTE, comparing_mb * MEGABYTE, spare_bytes)
 
 
 def _job(store: Store, slot: Slot, budgets: Budgets, settings: ProbeSettings) -> Job:
@@ -199,133 +179,3 @@ def _job(store: Store, slot: Slot, budgets: Budgets, settings: ProbeSettings) ->
         attempts=settings.attempts,
         data_limit_bytes=int(_limits(budgets, settings).comparing_bytes) + DATA_MARGIN_BYTES,
     )
-
-
-def _in_child(job: Job, limits: _Limits, settings: ProbeSettings) -> Measured | Failed | str:
-    """Run one job in a fresh interpreter; return its outcome, or in words how the child failed."""
-    with tempfile.TemporaryFile() as complaints:
-        child = _start(settings.python or sys.executable, complaints)
-        try:
-            assert child.stdin is not None
-            assert child.stdout is not None
-            _send(child.stdin, job)
-            outcome = _follow(child, job, limits, settings.timeout_s)
-        finally:
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    pipe.close()
-        return f"{outcome.what}{_tail(complaints)}" if isinstance(outcome, _Ended) else outcome
-
-
-@dataclass(frozen=True)
-class _Ended:
-    what: str
-
-
-def _start(python: str, complaints: IO[bytes]) -> subprocess.Popen[bytes]:
-    # A module of the app's own directory must not take the place of one of Python's. (Python 3.11 and later.)
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    try:
-        return subprocess.Popen(  # noqa: S603 our own interpreter and module
-            (python, "-m", MODULE),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            env=environment,
-            # A Ctrl-C in the app's terminal is the app's.
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise ResourceError(
-            f"no child process could be started for the probe: {error.strerror or error}",
-            fix=f"check memory and limits of this machine, and that {python} is a Python interpreter",
-        ) from error
-
-
-def _send(pipe: IO[bytes], job: Job) -> None:
-    try:
-        pipe.write(msgspec.json.encode(job) + b"\n")
-        pipe.flush()
-    except BrokenPipeError:  # died at once; its end is reported with its exit code
-        return
-
-
-def _follow(child: subprocess.Popen[bytes], job: Job, limits: _Limits, timeout_s: float) -> Measured | Failed | _Ended:
-    """Read what the child says until its outcome or its end; kill it when it takes too long or too much."""
-    assert child.stdout is not None
-    lines: queue.Queue[bytes] = queue.Queue()
-    threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True).start()
-    deadline_s = time.monotonic() + timeout_s
-    status_file = status_file_of(child.pid)
-    stage = "starting"
-    peak_bytes = 0
-    while True:
-        try:
-            said = _message(lines.get(timeout=TICK_S))
-        except queue.Empty:
-            peak_bytes = max(peak_resident_bytes(status_file) or 0, peak_bytes)
-            own_bytes = limits.comparing_bytes if stage == "comparing" else limits.own_bytes
-            if peak_bytes > min(own_bytes, limits.machine_bytes):
-                return _too_big(peak_bytes, own_bytes, limits.machine_bytes, stage)
-            if time.monotonic() > deadline_s:
-                return _Ended(f"no answer within {timeout_s:g} s while {stage}")
-            continue
-        if isinstance(said, Reached):
-            stage = said.stage
-        elif said is None:
-            return _Ended(f"the child process ended with {_end_of(child)} while {stage}")
-        else:
-            return _agreed(child, job, said)
-
-
-def _too_big(peak_bytes: int, own_bytes: float, machine_bytes: float, stage: str) -> _Ended:
-    found = f"{peak_bytes / MEGABYTE:.0f} MB while {stage}"
-    if machine_bytes < own_bytes:
-        raise ResourceError(
-            f"the probe took {found}; {machine_bytes / MEGABYTE:.0f} MB could be spared",
-            fix="run the update again when more memory is free",
-        )
-    return _Ended(f"it took {found}; it was stopped at {own_bytes / MEGABYTE:.0f} MB")
-
-
-def _agreed(child: subprocess.Popen[bytes], job: Job, said: Measured | Failed) -> Measured | Failed | _Ended:
-    """Take an outcome only from the child itself, and only if the child also ended as it says."""
-    end = _end_of(child)
-    expected = ending(FAILED if isinstance(said, Failed) else 0)
-    if end != expected:
-        return _Ended(f"the child process reported an outcome and ended with {end}; expected {expected}")
-    if said.token != job.token:
-        return _Ended("the child process reported an outcome without its token")
-    return said
-
-
-def _end_of(child: subprocess.Popen[bytes]) -> str:
-    try:
-        return ending(child.wait(GRACE_S))
-    except subprocess.TimeoutExpired:
-        return "nothing: it hung"
-
-
-def _read_lines(pipe: IO[bytes], lines: queue.Queue[bytes]) -> None:
-    while line := pipe.readline(SAID_LIMIT_BYTES):
-        lines.put(line)
-    lines.put(b"")
-
-
-def _message(line: bytes) -> Message | None:
-    """Parse one line; what was cut off by the child's death, or is no message, is the end."""
-    try:
-        message: Message = msgspec.json.decode(line, type=Message)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return message
-
-
-def _tail(complaints: IO[bytes]) -> str:
-    """Return the child's last words on one line, or nothing."""
-    size = complaints.seek(0, 2)
-    complaints.seek(max(size - LAST_WORDS_BYTES, 0))
-    said = " ".join(complaints.read().decode(errors="replace").split())
-    return f"; its last words: {said}" if said else ""
