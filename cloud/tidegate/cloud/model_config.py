@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tidegate.bundle.manifest import TensorSpec
+from tidegate.cloud.fleet_statistics import total
 from tidegate.cloud.repository import Repository
 from tidegate.cloud.served import ServedModel
 from tidegate.cloud.statistics import Counts, Duration
@@ -59,9 +60,10 @@ def model_statistics(repository: Repository, name: str, version: str) -> Any:
     Raises:
         NotFoundError: no such model, version or label.
     """
-    response = messages.ModelStatisticsResponse()
+    response, others = messages.ModelStatisticsResponse(), repository.elsewhere()
     for served in _chosen(repository, name, version):
-        counts = served.statistics.read()
+        key = f"{served.name}/{served.version}"
+        counts = total([served.statistics.read(), *(other[key] for other in others if key in other)])
         found = response.model_stats.add(
             name=served.name,
             version=served.version,

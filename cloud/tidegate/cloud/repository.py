@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from tidegate.cloud.lifecycle import Event, State, next_state
 from tidegate.cloud.ready_versions import served_names
 from tidegate.cloud.served import LoadSettings, ServedModel, load_bundle, load_served
 from tidegate.cloud.sources import Listing, Offer, Source
+from tidegate.cloud.statistics import Counts
 from tidegate.cloud.version_status import ReloadReport, Statuses, VersionStatus
 from tidegate.cloud.versions import AllVersions, VersionPolicy, version_key
 from tidegate.errors import (
@@ -95,6 +96,8 @@ class Repository(LabelledVersions):
         self._settings = settings or RepositorySettings()
         super().__init__(LabelFile(self._settings.label_file) if self._settings.label_file else None, on_change)
         self._source = source
+        self.elsewhere: Callable[[], Sequence[Mapping[str, Counts]]] = tuple
+        """asks what other processes that serve the same have counted, by NAME/VERSION"""
         self._looking = threading.Lock()
         """one at a time asks the source; taken before the turn to change anything"""
         self._computing = computing
@@ -113,6 +116,10 @@ class Repository(LabelledVersions):
                 replace(status, labels=self.labels_by_model.on(status.name, status.version))
                 for status in self._statuses.all()
             )
+
+    def counts(self) -> dict[str, Counts]:
+        """Return what was counted of each version that can be called, by NAME/VERSION."""
+        return {f"{served.name}/{served.version}": served.statistics.read() for served in self.all()}
 
     def add(self, served: ServedModel) -> None:
         """Add a version that was loaded elsewhere.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tidegate.cloud.core import Admission, Core, Observer
 from tidegate.cloud.devices import Reception
+from tidegate.cloud.fleet_statistics import FleetStatistics
 from tidegate.cloud.guard import Guard
 from tidegate.cloud.joined_sources import joined_sources
 from tidegate.cloud.limits import Safety, check_encrypted, is_public
@@ -175,6 +176,8 @@ class Server:
             computing=self._work.compute,
             on_change=self._follow,
         )
+        self._fleet = FleetStatistics(self.repository.counts, self._settings.outside.siblings)
+        self.repository.elsewhere = self._fleet.elsewhere
         if not self._guard.idle:
             admissions = (self._guard, *admissions)
         self._outside = Outside(self._settings.outside)
@@ -254,6 +257,7 @@ class Server:
                 self._port = self._open_port()
             self._outside.open()
             self._load_models()
+            self._fleet.start()
             self._add_services()
             if self._settings.share_port:
                 self._port = self._open_port()
@@ -395,6 +399,7 @@ class Server:
     def _close(self, *, free_models: bool) -> None:
         self._grpc_server.stop(0).wait()
         self._outside.stop(0)
+        self._fleet.stop()
         remove_socket(self._listen)
         if free_models:
             self.repository.close()

@@ -141,12 +141,13 @@ def _inference(
             "ModelMetadata": servicer.model_metadata,
             "RepositoryIndex": servicer.repository_index,
             "ModelConfig": servicer.model_config,
-            "ModelStatistics": servicer.model_statistics,
             "TraceSetting": no_trace_settings,
             **dict.fromkeys(SHARED_MEMORY_METHODS, no_shared_memory),
         },
         begun={"ModelInfer": servicer.model_infer},
         blocking={
+            # It may ask other processes.
+            "ModelStatistics": lambda request, caller: servicer.model_statistics(request),
             "RepositoryModelLoad": control.load,
             "RepositoryModelUnload": control.unload,
             "LogSettings": LogSettings(control.permit_settings),

@@ -255,7 +255,9 @@ class WorkerPool:
         worker.pipe.close()
         del self._workers[worker.index]
         failures = 0 if worker.serves else worker.failures + 1
-        pause_s = max(0.0, worker.started_s + pause_after(failures) - time.monotonic())
+        # One that served has had its second as a rule, and comes back at once.
+        begins_s = time.monotonic() if failures else worker.started_s
+        pause_s = max(0.0, begins_s + pause_after(failures) - time.monotonic())
         self._due[worker.index] = _Start(time.monotonic() + pause_s, failures)
         facts: dict[str, Any] = {"worker": worker.index, "pause_s": round(pause_s, 1)}
         if worker.error is not None:

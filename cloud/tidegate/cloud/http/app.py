@@ -168,7 +168,9 @@ class App:
         """Answer with what gRPC's method of the same name says."""
         request, describe = self._describe[ask.does]
         fields = {"name": ask.name, "version": ask.version} if ask.does != "ServerMetadata" else {}
-        found = plain(describe(request(**fields)))
+        # It may ask other processes, and wait for them.
+        waits = ask.does == "ModelStatistics"
+        found = plain(await asyncio.to_thread(describe, request(**fields)) if waits else describe(request(**fields)))
         # Triton's REST form has the configuration without gRPC's envelope.
         return json_answer(found["config"] if ask.does == "ModelConfig" else found)
 
