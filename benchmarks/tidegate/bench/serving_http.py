@@ -1,4 +1,4 @@
-"""The same model over HTTP and over gRPC, in one run; and what metrics and traces cost a request.
+"""The same model over HTTP and over gRPC, in one run; and what metrics cost a request.
 
 python -m tidegate.bench.serving_http --rounds 5
 
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import socket
 import statistics
 import subprocess
@@ -25,8 +26,9 @@ import numpy as np
 
 from tidegate.bench.serving import serving
 from tidegate.bench.serving_models import UNITS, write_perceptron
-from tidegate.errors import ResourceError
+from tidegate.errors import DependencyError, ResourceError, TidegateError
 from tidegate.wire import messages
+from tidegate.wire.status import text_of
 
 CALLERS = (1, 32)
 BASE = "gRPC"
@@ -57,6 +59,8 @@ class Way:
 
 def compare(rounds: int, seconds: int) -> list[Run]:
     """Run every way under every load, round by round."""
+    if shutil.which("h2load") is None:
+        raise DependencyError("there is no h2load, which makes the load", fix="apt-get install nghttp2-client")
     runs = []
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -126,12 +130,20 @@ def _free_port() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare and print."""
-    parser = argparse.ArgumentParser(prog="python -m tidegate.bench.serving_http", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2)
+    parser = argparse.ArgumentParser(
+        prog="python -m tidegate.bench.serving_http",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="of which medians are taken; default 5")
+    parser.add_argument("--seconds", type=int, default=2, help="of each load; default 2")
     parser.add_argument("--json", action="store_true", help="every run, for machines")
     options = parser.parse_args(arguments)
-    runs = compare(options.rounds, options.seconds)
+    try:
+        runs = compare(options.rounds, options.seconds)
+    except TidegateError as error:
+        print(text_of(error), file=sys.stderr)
+        return 1
     if options.json:
         print(json.dumps([asdict(run) for run in runs]))
         return 0

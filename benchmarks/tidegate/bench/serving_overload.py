@@ -10,11 +10,8 @@ Server and generator have a core each.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import resource
-import socket
 import statistics
 import sys
 import tempfile
@@ -29,20 +26,15 @@ from typing import Any
 import numpy as np
 
 from tidegate.bench.serving import serving
-from tidegate.bench.serving_models import loop_bundle, zeros_bundle
-from tidegate.client import Client
-from tidegate.wire import messages
-from tidegate.wire.tensors import write_inputs
+from tidegate.bench.serving_held import PATH, TIMEOUT_S, idle, request, resident_mb, serve_command, slow_readers
+from tidegate.bench.serving_models import loop_bundle
+from tidegate.errors import TidegateError
+from tidegate.wire.status import text_of
 
 FACTORS = (0.5, 1.0, 2.0, 10.0)
 """Offered load, in capacities."""
 
 QUEUE = 32
-TIMEOUT_S = 30.0
-PATH = f"/{messages.SERVICE_NAME}/ModelInfer"
-
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_SETTINGS, _HEADERS, _DATA, _END_STREAM, _END_HEADERS, _INITIAL_WINDOW_SIZE = 4, 1, 0, 1, 4, 4
 
 
 @dataclass
@@ -61,22 +53,6 @@ class Offered:
     statuses: dict[str, int]
     rss_mb: float
     """of the server, at the end"""
-
-
-@dataclass
-class Held:
-    """Many connections that do nothing good."""
-
-    what: str
-    connections: int
-    """that the server holds"""
-    rss_before_mb: float
-    rss_mb: float
-    rss_after_mb: float
-    """once they are gone"""
-    p50_before_ms: float
-    """of a lone caller beside them"""
-    p50_ms: float
 
 
 @dataclass
@@ -152,8 +128,8 @@ def overload(seconds: float, turns: int, factors: Sequence[float] = FACTORS) -> 
         directory = Path(scratch)
         bundle, config = loop_bundle(directory), directory / "serve.toml"
         config.write_text(f"[models.loop]\nmaximum_queue = {QUEUE}\n")
-        command = [*_serve(bundle), "--config", str(config)]
-        message = _request("loop", {"turns": np.array([turns], np.int64)})
+        command = [*serve_command(bundle), "--config", str(config)]
+        message = request("loop", {"turns": np.array([turns], np.int64)})
         with serving(command) as (process, address):
             capacity = capacity_hz(address, message, seconds)
             found = []
@@ -161,51 +137,6 @@ def overload(seconds: float, turns: int, factors: Sequence[float] = FACTORS) -> 
                 outcomes = offer(address, message, capacity * factor, seconds)
                 found.append(_offered(factor, outcomes, seconds, process))
     return capacity, found
-
-
-def idle(connections: int) -> Held:
-    """Hold connections that say hello and nothing more."""
-    with tempfile.TemporaryDirectory() as scratch, serving(_serve(loop_bundle(Path(scratch)))) as (process, address):
-        hello = _PREFACE + _frame(_SETTINGS, 0, 0, b"")
-        return _held("idle connections", process, address, [hello] * connections)
-
-
-def slow_readers(connections: int, mb: int) -> Held:
-    """Hold connections that ask for an answer of `mb` MB and allow no byte of it to be sent."""
-    closed_window = _INITIAL_WINDOW_SIZE.to_bytes(2, "big") + (0).to_bytes(4, "big")
-    message = _request("zeros", {"size": np.array([mb * 2**18], np.int64)})
-    body = b"\0" + len(message).to_bytes(4, "big") + message
-    asked = _PREFACE + _frame(_SETTINGS, 0, 0, closed_window) + _frame(_HEADERS, _END_HEADERS, 1, _header_block())
-    asked += _frame(_DATA, _END_STREAM, 1, body)
-    with tempfile.TemporaryDirectory() as scratch:
-        directory = Path(scratch)
-        bundles = loop_bundle(directory), zeros_bundle(directory)
-        with serving(_serve(*bundles)) as (process, address):
-            return _held(f"slow readers of {mb} MB", process, address, [asked] * connections)
-
-
-def _held(what: str, process: int, address: str, said: Sequence[bytes]) -> Held:
-    before_mb, before_ms = _rss_mb(process), _lone_p50_ms(address)
-    host, _, port = address.rpartition(":")
-    sockets = _sockets(process)
-    with contextlib.ExitStack() as opened:
-        for words in said:
-            one = opened.enter_context(socket.create_connection((host, int(port)), timeout=TIMEOUT_S))
-            one.sendall(words)
-        during_ms = _lone_p50_ms(address)
-        during_mb, held = _rss_mb(process), _sockets(process) - sockets
-    _lone_p50_ms(address)
-    return Held(what, held, before_mb, during_mb, _rss_mb(process), before_ms, during_ms)
-
-
-def _lone_p50_ms(address: str) -> float:
-    with Client(address, timeout_s=TIMEOUT_S) as client:
-        took_s = []
-        for _ in range(200):
-            began_s = time.monotonic()
-            client.infer("loop", {"turns": np.array([1], np.int64)})
-            took_s.append(time.monotonic() - began_s)
-    return statistics.median(took_s) * 1e3
 
 
 def _offered(factor: float, outcomes: _Outcomes, seconds: float, process: int) -> Offered:
@@ -218,54 +149,8 @@ def _offered(factor: float, outcomes: _Outcomes, seconds: float, process: int) -
         p99_ms=accepted[int(len(accepted) * 0.99)] * 1e3,
         refused_p99_ms=refused[int(len(refused) * 0.99)] * 1e3,
         statuses=dict(outcomes.statuses),
-        rss_mb=_rss_mb(process),
+        rss_mb=resident_mb(process),
     )
-
-
-def _serve(*bundles: Path) -> list[str]:
-    return [sys.executable, "-m", "tidegate.cli", "serve", *map(str, bundles), "--listen", "127.0.0.1:0"]
-
-
-def _request(model: str, feeds: dict[str, Any]) -> bytes:
-    request = messages.ModelInferRequest(model_name=model)
-    write_inputs(request, feeds)
-    raw: bytes = request.SerializeToString()
-    return raw
-
-
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """Return an HTTP/2 frame (RFC 9113, section 4.1)."""
-    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
-
-
-def _header_block() -> bytes:
-    """Return the headers of a call, each a literal without indexing (RFC 7541, section 6.2.2), all shorter than 127."""
-    headers = {
-        ":method": "POST",
-        ":scheme": "http",
-        ":path": PATH,
-        ":authority": "localhost",
-        "content-type": "application/grpc",
-        "te": "trailers",
-    }
-    return b"".join(
-        b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
-        for name, value in headers.items()
-    )
-
-
-def _sockets(process: int) -> int:
-    """Return how many connections the server really holds; what waits in the system's backlog is not among them."""
-    count = 0
-    for entry in Path(f"/proc/{process}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            count += str(entry.readlink()).startswith("socket:")
-    return count
-
-
-def _rss_mb(process: int) -> float:
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _results(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
@@ -289,22 +174,30 @@ def _results(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m tidegate.bench.serving_overload", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tidegate.bench.serving_overload",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
     parser.add_argument("--turns", type=int, default=5000, help="of the model's loop, some 1 µs each")
-    parser.add_argument("--connections", type=int, default=10_000)
-    parser.add_argument("--readers", type=int, default=50)
+    parser.add_argument("--connections", type=int, default=10_000, help="that are idle")
+    parser.add_argument("--readers", type=int, default=50, help="that ask and do not read")
     parser.add_argument("--mb", type=int, default=4, help="size of an answer that nobody reads")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="for machines")
     options = parser.parse_args(arguments)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     results = []
-    for text, result in _results(options):
-        if not options.json:
-            print(text, flush=True)
-        elif result is not None:
-            results.append(asdict(result))
+    try:
+        for text, result in _results(options):
+            if not options.json:
+                print(text, flush=True)
+            elif result is not None:
+                results.append(asdict(result))
+    except TidegateError as error:
+        print(text_of(error), file=sys.stderr)
+        return 1
     if options.json:
         print(json.dumps(results))
     return 0
