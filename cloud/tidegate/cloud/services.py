@@ -255,6 +255,10 @@ def _add(server: Any, name: str, handlers: dict[str, Any]) -> None:
     import grpc
 
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+    # As generated code does: grpc then tells a method by its registration instead of by its name. Not before 1.65.
+    register = getattr(server, "add_registered_method_handlers", None)
+    if register is not None:
+        register(name, handlers)
 
 
 def _missing(error: ImportError) -> DependencyError:
