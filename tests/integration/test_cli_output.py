@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.processes import children_of
+from tests.processes import children_of, has_loaded
 from tests.served import PROCESS_TIMEOUT_S, linear_bundle
 from tests.waiting import wait_until
 
@@ -67,7 +67,8 @@ def test_an_interrupt_is_no_traceback(tmp_path: Path) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
     ) as process:
         try:
-            wait_until(lambda: children_of(process.pid) or process.poll() is not None)
+            # Then this process does nothing but wait; Python may lose an interrupt that comes while it starts another.
+            wait_until(lambda: any(has_loaded(child, "onnxruntime") for child in children_of(process.pid)))
             os.killpg(process.pid, signal.SIGINT)
             out, err = process.communicate(timeout=PROCESS_TIMEOUT_S)
         finally:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tidegate.client.channel import ChannelSettings, credentials, import_grpc
+from tidegate.client.channel import ChannelSettings, Credentials, import_grpc
 from tidegate.client.settings import authorization
 from tidegate.client.tls_trouble import Troubleshooter, is_worth_a_look
 from tidegate.client.trace_context import trace_headers
@@ -24,11 +24,12 @@ class AsyncConnection:
         """Prepare the channel; nothing is sent. Raises what `Connection` raises."""
         self.settings = settings
         self._grpc = import_grpc()
-        self._credentials = None if settings.tls is None else credentials(self._grpc, settings.tls)
+        self._credentials = None if settings.tls is None else Credentials(self._grpc, settings.tls)
         self._troubleshooter = Troubleshooter(settings.target, settings.tls)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._channels: dict[bool, Any] = {}
+        self._retired: list[Any] = []
         self._callables: dict[str, Any] = {}
 
     @property
@@ -71,6 +72,12 @@ class AsyncConnection:
         code, details = error.code(), error.details() or ""
         trouble = None
         if is_worth_a_look(code.name, details):
+            if self._credentials is not None and self._credentials.renew():
+                # The next calls open new channels; calls that are under way keep theirs until `close`.
+                self._troubleshooter.forget()
+                self._retired += self._channels.values()
+                self._channels, self._callables = {}, {}
+                return self.settings.renewed_error()
             # A look waits for the network, and others go on in this event loop.
             trouble = await asyncio.to_thread(self._troubleshooter.trouble, code.name, details, left_s)
         return self.settings.error(code, details, trouble)
@@ -80,7 +87,7 @@ class AsyncConnection:
         if self._closed:
             return
         self._closed = True
-        for channel in self._channels.values():
+        for channel in (*self._channels.values(), *self._retired):
             await channel.close()
 
     def _metadata(self, headers: Headers) -> Headers | None:
@@ -117,7 +124,7 @@ class AsyncConnection:
             self._channels[is_speech] = (
                 self._grpc.aio.insecure_channel(self.target, options=options)
                 if self._credentials is None
-                else self._grpc.aio.secure_channel(self.target, self._credentials, options=options)
+                else self._grpc.aio.secure_channel(self.target, self._credentials.current, options=options)
             )
         return self._channels[is_speech]
 

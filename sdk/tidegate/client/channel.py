@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from tidegate.client.settings import RetrySettings, TlsSettings, Token, check_target, check_token_is_safe
 from tidegate.client.tls_trouble import Trouble
-from tidegate.errors import ConfigError, DependencyError, StateError, TidegateError, UnavailableError
+from tidegate.errors import ConfigError, DependencyError, NotFoundError, StateError, TidegateError, UnavailableError
 from tidegate.wire.status import error_of
 
 LARGEST_MESSAGE_BYTES = 64 * 2**20
@@ -101,6 +103,13 @@ class ChannelSettings:
             return UnavailableError(error.message, fix=TLS_FIX)
         return error
 
+    def renewed_error(self) -> UnavailableError:
+        """Return what is raised for a call that found no connection, after which changed TLS files were read."""
+        return UnavailableError(
+            f"{self.target}: no connection with the TLS files of before; they have changed and were read again",
+            fix="call again",
+        )
+
     def closed_error(self) -> StateError:
         """Return what is raised for a call after close."""
         return StateError(f"{self.target}: the client is closed", fix="make a new client")
@@ -120,6 +129,44 @@ def check_timeout(timeout_s: float) -> float:
 def credentials(grpc: ModuleType, tls: TlsSettings) -> Any:
     """Return grpc's channel credentials. Raises what `TlsSettings.pem` raises."""
     return grpc.ssl_channel_credentials(*tls.pem())
+
+
+class Credentials:
+    """The TLS files of a client, which may be renewed while it lives: grpc itself reads them once."""
+
+    def __init__(self, grpc: ModuleType, tls: TlsSettings) -> None:
+        """Read the files. Raises what `TlsSettings.pem` raises."""
+        self._grpc = grpc
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._stamps = self._look()
+        self.current = credentials(grpc, tls)
+        """grpc's, from the files as they were read last"""
+
+    def renew(self) -> bool:
+        """Read the files again if they have changed; return whether they were. What cannot be used yet is left."""
+        with self._lock:
+            stamps = self._look()
+            if stamps == self._stamps:
+                return False
+            try:
+                self.current = credentials(self._grpc, self._tls)
+            except (ConfigError, NotFoundError):
+                # Files are never replaced all at one instant: the next failure looks again.
+                return False
+            self._stamps = stamps
+            return True
+
+    def _look(self) -> tuple[object, ...]:
+        return tuple(_stamp(path) for path in (self._tls.ca, self._tls.cert, self._tls.key))
+
+
+def _stamp(path: Path | None) -> tuple[int, ...]:
+    try:
+        found = None if path is None else path.stat()
+    except OSError:
+        return ()
+    return () if found is None else (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def import_grpc() -> ModuleType:

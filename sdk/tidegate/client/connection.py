@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tidegate.client.channel import ChannelSettings, credentials, import_grpc
+from tidegate.client.channel import ChannelSettings, Credentials, import_grpc
 from tidegate.client.settings import authorization
-from tidegate.client.tls_trouble import Troubleshooter
+from tidegate.client.tls_trouble import Troubleshooter, is_worth_a_look
 from tidegate.client.trace_context import trace_headers
 from tidegate.errors import TidegateError
 from tidegate.wire.report import Headers
@@ -31,11 +31,12 @@ class Connection:
         """
         self.settings = settings
         self._grpc = import_grpc()
-        self._credentials = None if settings.tls is None else credentials(self._grpc, settings.tls)
+        self._credentials = None if settings.tls is None else Credentials(self._grpc, settings.tls)
         self._troubleshooter = Troubleshooter(settings.target, settings.tls)
         self._lock = threading.Lock()
         self._closed = False
         self._channels: dict[bool, Any] = {}
+        self._retired: list[Any] = []
         self._callables: dict[str, Any] = {}
 
     @property
@@ -105,8 +106,14 @@ class Connection:
             error: of grpc.
             left_s: of the call's time, to look why a server cannot be connected to.
         """
-        trouble = self._troubleshooter.trouble(error.code().name, error.details() or "", left_s)
-        return self.settings.error(error.code(), error.details(), trouble)
+        code, details = error.code(), error.details() or ""
+        trouble = None
+        if is_worth_a_look(code.name, details):
+            if self._credentials is not None and self._credentials.renew():
+                self._forget_channels()
+                return self.settings.renewed_error()
+            trouble = self._troubleshooter.trouble(code.name, details, left_s)
+        return self.settings.error(code, details, trouble)
 
     def close(self) -> None:
         """Close the channels; calls under way end. Closing again does nothing."""
@@ -114,8 +121,15 @@ class Connection:
             if self._closed:
                 return
             self._closed = True
-        for channel in self._channels.values():
+        for channel in (*self._channels.values(), *self._retired):
             channel.close()
+
+    def _forget_channels(self) -> None:
+        """Have the next calls open new ones; calls that are under way keep theirs until `close`."""
+        self._troubleshooter.forget()
+        with self._lock:
+            self._retired += self._channels.values()
+            self._channels, self._callables = {}, {}
 
     def _metadata(self, headers: Headers) -> Headers | None:
         return authorization(self.settings.token) + trace_headers() + headers or None
@@ -145,6 +159,6 @@ class Connection:
             self._channels[is_speech] = (
                 self._grpc.insecure_channel(self.target, options=options)
                 if self._credentials is None
-                else self._grpc.secure_channel(self.target, self._credentials, options=options)
+                else self._grpc.secure_channel(self.target, self._credentials.current, options=options)
             )
         return self._channels[is_speech]

@@ -74,6 +74,10 @@ class Troubleshooter:
         self._found: Trouble | None = None
         self._looked_at_s = -math.inf
 
+    def forget(self) -> None:
+        """Look anew the next time: something has changed."""
+        self._looked_at_s = -math.inf
+
     def trouble(self, code: str, details: str, timeout_s: float = math.inf) -> Trouble | None:
         """Return why a call could not connect; None where that is no matter of encryption, or cannot be found out.
 
