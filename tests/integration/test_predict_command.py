@@ -12,15 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.commands import Command, command_in
 from tests.served import PROCESS_TIMEOUT_S, linear_bundle, slow_bundle
 from tests.waiting import wait_until
 
 from tidegate.cli.main import main
 
 
-def tidegate(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tidegate.cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PROCESS_TIMEOUT_S, check=False)
+@pytest.fixture
+def tidegate(capfd: pytest.CaptureFixture[str]) -> Command:
+    return command_in(capfd)
 
 
 def start(*words: str | Path) -> subprocess.Popen[bytes]:
@@ -44,7 +45,7 @@ def killed_after_parts(process: subprocess.Popen[bytes], directory: Path, parts:
 
 
 @pytest.mark.parametrize("written", ["parquet", "jsonl"])
-def test_kill_9_and_again_gives_the_same_bytes(tmp_path: Path, written: str) -> None:
+def test_kill_9_and_again_gives_the_same_bytes(tidegate: Command, tmp_path: Path, written: str) -> None:
     bundle, source = slow_bundle(tmp_path), tmp_path / "in.parquet"
     turns = np.random.default_rng(3).integers(10_000, 20_000, 40)
     # The last rows take seconds, so that the kill comes before the end on a busy machine too.
@@ -104,7 +105,7 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path, suffix: str) -> Non
     assert peaks[1] - peaks[0] < 30 << 20, peaks
 
 
-def test_a_users_mistakes_are_told_without_a_traceback(tmp_path: Path) -> None:
+def test_a_users_mistakes_are_told_without_a_traceback(tidegate: Command, tmp_path: Path) -> None:
     bundle, table = linear_bundle(tmp_path), tmp_path / "in.csv"
     table.write_text("a,b\n1,2\n")
     (tmp_path / "header.csv").write_text("x\n")
@@ -129,7 +130,7 @@ def test_a_users_mistakes_are_told_without_a_traceback(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_rows_left_out_are_told_and_none_left_is_a_failure(tmp_path: Path) -> None:
+def test_rows_left_out_are_told_and_none_left_is_a_failure(tidegate: Command, tmp_path: Path) -> None:
     bundle, table, output = linear_bundle(tmp_path), tmp_path / "in.csv", tmp_path / "out.csv"
     table.write_text("a,b,c,d\n1,2,3,4\n1,2,x,4\n")
     asked = ("predict", bundle, "--input", table, "--output", output, "--column", "x=a,b,c,d", "--on-error", "skip")
@@ -159,7 +160,7 @@ def test_options_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "no variant for backend 'litert'" in capsys.readouterr().err
 
 
-def test_help_shows_an_example() -> None:
+def test_help_shows_an_example(tidegate: Command) -> None:
     done = tidegate("predict", "--help")
     assert done.returncode == 0
     assert "tidegate predict mlp.tide --input rows.parquet" in done.stdout

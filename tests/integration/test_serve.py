@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
+from tests.commands import Command, command_in
 from tests.served import (
     PATIENT,
     PROCESS_TIMEOUT_S,
@@ -47,9 +48,9 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def tidegate(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tidegate.cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PROCESS_TIMEOUT_S, check=False)
+@pytest.fixture
+def tidegate(capfd: pytest.CaptureFixture[str]) -> Command:
+    return command_in(capfd)
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def busy(server: ServerProcess, client: Client, turns: NDArray[np.int64]) -> Ite
         yield request
 
 
-def test_call_shows_the_server_the_model_and_runs_it(tmp_path: Path) -> None:
+def test_call_shows_the_server_the_model_and_runs_it(tidegate: Command, tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", x=ONES)
     with server_process([linear_bundle(tmp_path, factor=3.0)]) as server:
         shown = tidegate("call", server.address)
@@ -102,7 +103,7 @@ def test_call_shows_the_server_the_model_and_runs_it(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.load(out)["y"], 3 * ONES)
 
 
-def test_call_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
+def test_call_says_what_is_wrong_and_what_to_do(tidegate: Command, tmp_path: Path) -> None:
     wrong, gone, output = tmp_path / "wrong.npz", tmp_path / "gone.npz", tmp_path / "out.npz"
     np.savez(wrong, x=np.ones((1, 5), np.float32))
     with Server([linear_bundle(tmp_path)]) as server, socket.socket() as taken:
@@ -139,7 +140,9 @@ def test_call_says_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
         (2, "--grace-s is -1", ["linear-1.0.0.tide", "--grace-s", "-1"]),
     ],
 )
-def test_serve_refuses_what_it_cannot_serve(tmp_path: Path, code: int, text: str, words: list[str]) -> None:
+def test_serve_refuses_what_it_cannot_serve(
+    tidegate: Command, tmp_path: Path, code: int, text: str, words: list[str]
+) -> None:
     linear_bundle(tmp_path)
     paths: list[str | Path] = [tmp_path / word if word.endswith((".tide", ".jsonl")) else word for word in words]
     done = tidegate("serve", *paths, *([] if "--listen" in words else ["--listen", "127.0.0.1:0"]))
@@ -155,7 +158,9 @@ def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:
     with Server([bundle]) as first:
         with pytest.raises(ResourceError, match=f"cannot listen on {first.address}"):
             Server([bundle], first.address).start()
-        done = tidegate("serve", bundle, "--listen", first.address)
+        # In a process of its own: what gRPC has to say about it is kept away before gRPC is imported.
+        command = [sys.executable, "-m", "tidegate.cli", "serve", str(bundle), "--listen", first.address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS_TIMEOUT_S, check=False)
         assert done.returncode == 1
         assert done.stderr.startswith(f"tidegate: cannot listen on {first.address}")
         with Client(first.address) as client:
