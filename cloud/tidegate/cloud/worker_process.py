@@ -36,21 +36,36 @@ class WorkerSpec:
 def shared_out(spec: WorkerSpec, workers: int) -> WorkerSpec:
     """Return what one of several workers may take, so that the limits hold for all of them together.
 
-    Streams, connections, calls that wait, and memory for models are divided and rounded up. What is left as it is: the
-    limits of one call, stream or connection, and each model's queue, since every worker has the model once.
+    Streams, connections, calls under way, and memory for models, for requests that arrive and for answers that nobody
+    takes are divided and rounded up. What is left as it is: the limits of one call, stream or connection, and each model's queue, since every
+    worker has the model once.
     """
     settings, safety, held = spec.settings, spec.settings.safety, spec.repository
+    outside, http = settings.outside, settings.outside.http
 
     def part(whole: int) -> int:
         return -(-whole // workers)
 
     own = None if safety.streams_per_client is None else part(safety.streams_per_client)
-    safety = replace(safety, streams_per_client=own, maximum_connections=part(safety.maximum_connections))
+    safety = replace(
+        safety,
+        streams_per_client=own,
+        maximum_connections=part(safety.maximum_connections),
+        # At least one answer has to fit, and below one request.
+        maximum_unread_bytes=max(part(safety.maximum_unread_bytes), settings.maximum_message_bytes),
+    )
+    http = replace(
+        http,
+        maximum_connections=part(http.maximum_connections),
+        maximum_requests=part(http.maximum_requests),
+        maximum_arriving_bytes=max(part(http.maximum_arriving_bytes), http.maximum_body_bytes),
+    )
     return replace(
         spec,
         settings=replace(
             settings,
             safety=safety,
+            outside=replace(outside, http=http),
             maximum_streams=part(settings.maximum_streams),
             maximum_queued_calls=part(settings.maximum_queued_calls),
         ),
