@@ -36,9 +36,9 @@ class WorkerSpec:
 def shared_out(spec: WorkerSpec, workers: int) -> WorkerSpec:
     """Return what one of several workers may take, so that the limits hold for all of them together.
 
-    Streams, connections, calls under way, and memory for models, for requests that arrive and for answers that nobody
-    takes are divided and rounded up. What is left as it is: the limits of one call, stream or connection, and each model's queue, since every
-    worker has the model once.
+    Divided and rounded up: streams, connections, calls under way, and memory for models, for requests that arrive and
+    for answers that nobody takes. Left as they are: the limits of one call, stream or connection, and each model's
+    queue, since every worker has the model once.
     """
     settings, safety, held = spec.settings, spec.settings.safety, spec.repository
     outside, http = settings.outside, settings.outside.http
