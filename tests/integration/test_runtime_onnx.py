@@ -19,7 +19,7 @@ from tests.waiting import COMMAND_TIMEOUT_S
 from tidegate.errors import ConfigError, InputError, ModelError, NotFoundError
 from tidegate.runtime import load
 from tidegate.runtime.backends import ModelFile, open_model
-from tidegate.runtime.backends.onnx import BOUND_BYTES, CALLS_BEFORE_BINDING, SHAPES_BOUND, SHAPES_KEPT, OnnxBackend
+from tidegate.runtime.backends.onnx import BOUND_BYTES, CALLS_BEFORE_BINDING, SHAPES_KEPT, OnnxBackend
 from tidegate.testing.backend_contract import BIAS, WEIGHTS
 
 FLOATS = np.array([1, 0, 2, 0, 3], np.float32)
@@ -197,15 +197,17 @@ def test_a_shape_is_bound_when_it_came_often_and_answers_the_same(tmp_path: Path
     backend.close()
 
 
-def test_only_so_many_shapes_are_bound(tmp_path: Path) -> None:
+def test_only_so_many_shapes_are_kept(tmp_path: Path) -> None:
     backend = open_model("onnx", ModelFile("m", path=make_dense_onnx(tmp_path / "m.onnx", "n")))
     assert isinstance(backend, OnnxBackend)
-    for count in range(1, SHAPES_BOUND + 4):
-        call = backend.bind_single((count, 64))
+    calls = {}
+    for count in range(1, SHAPES_KEPT + 4):
+        call = calls[count] = backend.bind_single((count, 64))
         for _ in range(CALLS_BEFORE_BINDING + 1):
             call(np.zeros((count, 64), np.float32))
     bound = [form.shapes[0][0] for form in backend._forms.values() if form.memory is not None]
-    assert bound == [*range(4, SHAPES_BOUND + 4)]
+    assert bound == [*range(4, SHAPES_KEPT + 4)]
+    assert [backend.bind_single((count, 64)) is calls[count] for count in (1, SHAPES_KEPT)] == [False, True]
     backend.close()
 
 

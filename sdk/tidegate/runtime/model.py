@@ -17,6 +17,9 @@ from tidegate.runtime.validation import check_finite, checked_feeds
 
 _ndarray = np.ndarray
 
+SHAPES_KNOWN = 256
+"""Shapes that a model with a single input remembers as right."""
+
 
 class Model:
     """One variant, ready to run. Made by `tidegate.runtime.load`.
@@ -24,7 +27,8 @@ class Model:
     Several threads may call it; calls take turns. It is a context manager, and `close` frees the runtime's memory.
 
     An array of the same dtype object and shape as in the call before takes a short way: three comparisons stand in for
-    the whole check, and the runtime is already set for that shape. Any other array is checked in full.
+    the whole check, and the runtime is already set for that shape. `Model(array)` knows other shapes that were right
+    before, so that a server's batches are not checked again and again. Any other array is checked in full.
     """
 
     def __init__(
@@ -64,6 +68,9 @@ class Model:
         self._shapes: tuple[Shape, ...] | None = None
         self._shape: Shape | None = None
         self._dtype: np.dtype[Any] | None = None
+        self._passed: set[Shape] = set()
+        """shapes of a single input that were run before, with `_passed_dtype`"""
+        self._passed_dtype: np.dtype[Any] | None = None
         self._single: Single = _not_bound
         self._bound: Bound = _not_bound
 
@@ -145,15 +152,23 @@ class Model:
                 "calling it with one array needs one of each",
                 fix="use model.run({name: array, ...})",
             )
+        if array.__class__ is _ndarray and array.dtype is self._passed_dtype and array.shape in self._passed:
+            return self._run_bound(self._backend(), [array])[0]
         (output,) = self._run_checked({self._input_name: array})
         return output
 
-    def _run_checked(self, feeds: Mapping[str, Array]) -> tuple[Array, ...]:
-        """Check, bind if the shapes changed, run. The lock is held."""
-        backend = self._opened
-        if backend is None:
+    def _backend(self) -> Backend:
+        if self._opened is None:
             raise StateError("the model is closed", fix="load it again with tidegate.runtime.load")
-        arrays = checked_feeds(self._ordered, feeds)
+        return self._opened
+
+    def _run_checked(self, feeds: Mapping[str, Array]) -> tuple[Array, ...]:
+        """Check and run. The lock is held."""
+        backend = self._backend()
+        return self._run_bound(backend, checked_feeds(self._ordered, feeds))
+
+    def _run_bound(self, backend: Backend, arrays: list[Array]) -> tuple[Array, ...]:
+        """Bind if the shapes changed, and run."""
         shapes = tuple([array.shape for array in arrays])
         try:
             if shapes != self._shapes:
@@ -176,6 +191,9 @@ class Model:
             # What an object array holds is not known from its dtype: strings always take the full check.
             if spec.dtype != "BYTES":
                 self._shape, self._dtype = shapes[0], numpy_dtype(spec.dtype)
+                self._passed_dtype = self._dtype
+                if len(self._passed) < SHAPES_KNOWN:
+                    self._passed.add(shapes[0])
         self._shapes = shapes
 
     def _unbind(self) -> None:

@@ -28,11 +28,8 @@ BOUND_BYTES = 1 << 16
 CALLS_BEFORE_BINDING = 32
 """Binding costs as much as the microsecond that it saves in so many calls."""
 
-SHAPES_BOUND = 16
-"""Sets of input shapes whose memory is kept; a batcher goes to and fro between some sizes."""
-
 SHAPES_KEPT = 64
-"""Sets of input shapes that are counted."""
+"""Sets of input shapes that are counted, and whose memory is kept: as many as a batcher has sizes, 4 MiB at most."""
 
 
 def find_runtime() -> str:
@@ -207,10 +204,6 @@ class OnnxBackend:
         if form.outputs is None or form.calls <= CALLS_BEFORE_BINDING:
             return None
         form.memory = BoundMemory(self._session, self.signature, form.shapes, form.outputs)
-        bound = [other for other in self._forms.values() if other.memory is not None and other is not form]
-        for other in bound[: max(len(bound) + 1 - SHAPES_BOUND, 0)]:
-            # Its call holds the memory as well. Nobody has it any more: another one was asked for since.
-            self._forms.pop(other.shapes)
         return form.memory
 
 
