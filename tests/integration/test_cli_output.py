@@ -18,6 +18,16 @@ from tidegate.cli.main import COMMANDS, main
 
 COMMAND = [sys.executable, "-m", "tidegate.cli"]
 
+# A shell starts what runs in the background with interrupts ignored, and tests may run there.
+INTERRUPTIBLE = [
+    sys.executable,
+    "-c",
+    "import signal, sys\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from tidegate.cli.__main__ import start\n"
+    "sys.exit(start())",
+]
+
 # Buffered, as for a user: with this variable set, Python writes each line at once.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
@@ -61,7 +71,7 @@ def test_a_full_disk_under_the_output_is_said() -> None:
 
 def test_an_interrupt_is_no_traceback(tmp_path: Path) -> None:
     bundle = linear_bundle(tmp_path)
-    command = [*COMMAND, "bench", str(bundle), "--min-duration-s", "600", "--json", "-o", str(tmp_path / "report.json")]
+    command = [*INTERRUPTIBLE, "bench", str(bundle), "--min-duration-s", "600", "--json"]
     # Its own group, as in a terminal, where Ctrl-C reaches the process that measures as well.
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
