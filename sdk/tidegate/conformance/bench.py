@@ -80,6 +80,11 @@ class Bench:
         return answer.ok and bool(answer.response.ready)
 
 
+def offered(answer: Answer) -> Finding | None:
+    """Return why there is nothing to judge, or None."""
+    return not_offered("UNIMPLEMENTED") if answer.code == "UNIMPLEMENTED" else None
+
+
 def outputs_of(answer: Answer) -> Outputs:
     """Return the outputs of a ModelInferResponse; empty when they cannot be read."""
     if not answer.ok:

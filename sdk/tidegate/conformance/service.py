@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from tidegate.conformance.bench import Bench, outputs_of, same
+from tidegate.conformance.bench import Bench, offered, outputs_of, same
 from tidegate.conformance.check import Check, Finding, Source, failed, judged, not_offered
-from tidegate.conformance.extensions import offered
 from tidegate.conformance.inference import needs_model
 from tidegate.wire.messages import SERVICE_NAME
 
