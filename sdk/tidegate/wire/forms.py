@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -50,7 +51,9 @@ class _Tensor(NamedTuple):
     size_bytes: int
 
 
-class _Form(NamedTuple, Generic[About]):
+@dataclass(frozen=True)
+class _Form(Generic[About]):
+    # Not a NamedTuple as above: before Python 3.11 those cannot be generic.
     head: bytes
     tensors: tuple[_Tensor, ...]
     about: About
