@@ -29,6 +29,8 @@ from tests.served import ServerProcess, linear_bundle, server_process
 from tests.waiting import wait_until
 
 from tidegate.client import Client
+from tidegate.cloud.outside import OutsideSettings
+from tidegate.cloud.server import Server, ServerSettings
 from tidegate.cloud.span_export import SpanExport
 from tidegate.errors import ConfigError
 from tidegate.speech.pcm import int16_from_float32
@@ -132,6 +134,20 @@ def test_calls_of_every_kind_hang_together_in_one_trace(
     systems = {fact.value.string_value for span in calls for fact in span.attributes if fact.key == "rpc.system"}
     assert systems == {"grpc", "http"}
     assert all("spans_lost" not in line["event"] for line in ended_lines(running))
+
+
+def test_a_stream_that_is_open_when_the_server_ends_has_its_span(tone_bundle: Path) -> None:
+    with collecting() as (collector, _, endpoint):
+        settings = ServerSettings(outside=OutsideSettings(traces=endpoint))
+        with Server([tone_bundle], settings=settings) as server, Client(server.address) as client:
+            stream = client.recognize(sample_rate_hz=16_000)
+            server.stop()
+            stream.close()
+        (span,) = collector.spans
+    facts = {fact.key: fact.value.string_value for fact in span.attributes}
+    # grpc tells its end as if the client had nothing more to say, or as a cancelled call.
+    assert facts["tidegate.code"] in ("OK", "CANCELLED")
+    assert (span.name, facts["tidegate.model"]) == ("speech", "tones")
 
 
 def test_spans_that_a_collector_took_no_more_are_counted() -> None:

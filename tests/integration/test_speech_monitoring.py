@@ -30,6 +30,7 @@ from tidegate.cloud.speech_stages import STAGES
 from tidegate.cloud.tracing import Tracing
 from tidegate.errors import NotFoundError, ResourceError
 from tidegate.speech.pcm import int16_from_float32
+from tidegate.v1 import speech_pb2 as pb
 from tidegate.wire.services import SPEECH
 
 Say = Callable[..., NDArray[np.float32]]
@@ -240,54 +241,28 @@ def test_a_call_whose_message_cannot_be_read_is_refused(watched: Watched, name: 
     assert total(found, "tidegate_speech_refused_total", method=name, code="INVALID_ARGUMENT") == 1
 
 
-def test_a_segment_whose_caller_leaves_is_not_answered(watched: Watched) -> None:
-    from tidegate.v1 import speech_pb2 as pb
-
+def test_a_segment_that_a_wrong_message_ends_is_not_answered(watched: Watched) -> None:
     method = SPEECH.method("StreamingRecognize")
     start = pb.VoiceActivity(event=pb.VoiceActivity.SEGMENT_START, segment_id=1)
-    config = pb.StreamingConfig(encoding=pb.LINEAR16, sample_rate_hz=RATE_HZ)
+    chunk = pb.AudioChunk(content=bytes(RATE_HZ))
     messages = [
-        pb.StreamingRecognizeRequest(config=config),
+        pb.StreamingRecognizeRequest(config=pb.StreamingConfig(encoding=pb.LINEAR16, sample_rate_hz=RATE_HZ)),
         pb.StreamingRecognizeRequest(voice_activity=start),
-        pb.StreamingRecognizeRequest(audio=pb.AudioChunk(content=bytes(RATE_HZ))),
+        pb.StreamingRecognizeRequest(audio=chunk),
+        pb.StreamingRecognizeRequest(audio=chunk),
     ]
-    with Waiting(messages) as requests, grpc.insecure_channel(watched.server.address) as channel:
-        recognize = channel.stream_stream(
-            SPEECH.path(method),
-            request_serializer=pb.StreamingRecognizeRequest.SerializeToString,
-            response_deserializer=method.response.FromString,
+    with grpc.insecure_channel(watched.server.address) as channel, pytest.raises(grpc.RpcError) as ended:
+        list(
+            channel.stream_stream(SPEECH.path(method))(iter([m.SerializeToString() for m in messages]), timeout=WAIT_S)
         )
-        call = recognize(requests)
-        call.initial_metadata()
-        # The half second of silence is more than the first window needs.
-        wait_until(lambda: watched.server.repository.find("tones").statistics.read().executions > 0)
-        call.cancel()
-        spans, (line,) = watched.seen(calls=1)
-    assert (line["code"], line["segments"], line["unanswered"], line["audio_s"]) == ("CANCELLED", 1, 1, 0.5)
+    assert "at sample 0; expected 8000" in ended.value.details()
+    spans, (line,) = watched.seen(calls=1)
+    assert (line["event"], line["code"], line["error"]) == ("speech", "INVALID_ARGUMENT", "InputError")
+    assert (line["segments"], line["unanswered"], line["audio_s"]) == (1, 1, 0.5)
     (segment,) = named(spans, "segment")
     assert (segment.status.status_code, segment.status.description) == (StatusCode.ERROR, "not answered")
     found = scrape(watched.server.metrics_address)
     assert total(found, "tidegate_speech_segments_total", result="unanswered", **TONES) == 1
-    assert total(found, "tidegate_speech_calls_total", code="CANCELLED", **TONES) == 1
+    assert total(found, "tidegate_speech_calls_total", code="INVALID_ARGUMENT", **TONES) == 1
     assert total(found, "tidegate_speech_final_seconds_count") == 0
     assert total(found, "tidegate_speech_calls_open") == 0
-
-
-class Waiting:
-    """Messages of a stream that is not half-closed before the block ends."""
-
-    def __init__(self, messages: list[Any]) -> None:
-        import threading
-
-        self._messages = messages
-        self._over = threading.Event()
-
-    def __enter__(self) -> Iterator[Any]:
-        return self._sent()
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-
-    def _sent(self) -> Iterator[Any]:
-        yield from self._messages
-        self._over.wait(WAIT_S)

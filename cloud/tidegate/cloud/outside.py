@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from tidegate.cloud.http.front import HttpFront
     from tidegate.cloud.metrics import RequestCounts, ValueCounts
     from tidegate.cloud.span_export import SpanExport
+    from tidegate.cloud.tracing import Tracing
+
+ENDING_S = 2.0
+"""For threads of calls that were cut off to notice; they need milliseconds unless they are inside a model."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Outside:
         self._requests: RequestCounts | None = None
         self._values: ValueCounts | None = None
         self._spans: SpanExport | None = None
+        self._tracing: Tracing | None = None
         self._front: HttpFront | None = None
         self.observers: tuple[Observer, ...] = tuple(self._new_observers())
 
@@ -129,7 +134,8 @@ class Outside:
             self._front.stop(grace_s)
         if self._values is not None:
             self._values.close()
-        if self._spans is not None:
+        if self._spans is not None and self._tracing is not None:
+            self._tracing.wait_until_ended(ENDING_S)
             self._spans.close()
 
     def _new_observers(self) -> list[Observer]:
@@ -147,5 +153,6 @@ class Outside:
             from tidegate.cloud.tracing import Tracing
 
             self._spans = SpanExport(settings.traces)
-            observers.append(Tracing(self._spans.provider))
+            self._tracing = Tracing(self._spans.provider)
+            observers.append(self._tracing)
         return observers

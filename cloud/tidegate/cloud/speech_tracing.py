@@ -14,6 +14,7 @@ The parent is the caller's span, as for requests. Attributes hold counts and dur
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from tidegate.cloud.repository import ServedModel
@@ -29,17 +30,19 @@ LONGEST_NAME = 128
 class TracedCall:
     """One call. A `CallObserver`."""
 
-    def __init__(self, trace: Any, tracer: Any, span: Any) -> None:
+    def __init__(self, trace: Any, tracer: Any, span: Any, on_ended: Callable[[], None]) -> None:
         """Take over a span that has begun.
 
         Args:
             trace: the package `opentelemetry.trace`.
             tracer: makes the spans inside.
             span: of the call.
+            on_ended: called when the call's span has ended.
         """
         self._trace = trace
         self._tracer = tracer
         self._span = span
+        self._on_ended = on_ended
         self._inside = trace.set_span_in_context(span)
         self._rate_hz = 0
         self._segments = 0
@@ -82,6 +85,7 @@ class TracedCall:
             status = self._trace.Status(self._trace.StatusCode.ERROR, type(ending.error).__name__)
             self._span.set_status(status)
         self._span.end()
+        self._on_ended()
 
     def _segment(
         self, segment_id: int, samples: int, stages: Stages, *, failed: bool = False, **facts: int | str

@@ -12,6 +12,7 @@ answer was handed to the transport; inside it `queue`, `compute`, `reply`. The p
 
 from __future__ import annotations
 
+import threading
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,8 @@ class Tracing:
         self._trace = trace
         self._propagator = propagator()
         self._tracer = provider.get_tracer(SCOPE, version("tidegate"))
+        self._changed = threading.Condition()
+        self._open = 0
 
     def finished(
         self, caller: Caller, request: Request, answer: Inference | None, error: TidegateError | None, took_ns: int
@@ -93,7 +96,21 @@ class Tracing:
                 "network.peer.address": caller.peer,
             },
         )
-        return TracedCall(self._trace, self._tracer, span)
+        self._count(1)
+        return TracedCall(self._trace, self._tracer, span, lambda: self._count(-1))
+
+    def wait_until_ended(self, timeout_s: float) -> bool:
+        """Wait until the spans of all speech calls have ended; return whether they have.
+
+        A call that the server cuts off is over for grpc a moment before its thread knows.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._open, timeout_s)
+
+    def _count(self, change: int) -> None:
+        with self._changed:
+            self._open += change
+            self._changed.notify_all()
 
     def _add_parts(self, span: Any, answer: Inference, began_ns: int, end_ns: int) -> None:
         inside = self._trace.set_span_in_context(span)
