@@ -42,33 +42,55 @@ async def infer(core: Core, ask: Ask) -> Answer:
 
 async def _answered(core: Core, request: Request, ask: Ask) -> Inference:
     """Run the request; a short run is done before the first wait, on this very thread."""
-    loop = asyncio.get_running_loop()
-    here = threading.get_ident()
-    outcome: asyncio.Future[Inference] = loop.create_future()
-
-    def settle(found: Inference | None, error: TidegateError | None) -> None:
-        if outcome.done():
-            return
-        if found is not None:
-            outcome.set_result(found)
-        else:
-            outcome.set_exception(error or ModelError("the request has no outcome", fix="report this defect"))
-
-    def finish(found: Inference | None, error: TidegateError | None) -> None:
-        if threading.get_ident() == here:
-            settle(found, error)
-        elif not loop.is_closed():
-            loop.call_soon_threadsafe(settle, found, error)
-
+    outcome = _Outcome()
     ask.caller.is_begun = True
-    core.begin(request, ask.caller, finish, inline=True)
-    if outcome.done() or ask.receive is None:
-        return await outcome
-    watch = loop.create_task(_watch(ask, ask.receive))
+    core.begin(request, ask.caller, outcome.tell, inline=True)
+    if outcome.known or ask.receive is None:
+        return await outcome.taken()
+    watch = asyncio.get_running_loop().create_task(_watch(ask, ask.receive))
     try:
-        return await outcome
+        return await outcome.taken()
     finally:
         watch.cancel()
+
+
+class _Outcome:
+    """What the core tells, from any thread, and the event loop waits for. It is taken once and then let go of.
+
+    A future that held an error would be held by the error's own traceback, and both would wait for the collector.
+    """
+
+    def __init__(self) -> None:
+        self.known = False
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._waiter: asyncio.Future[None] | None = None
+        self._told: tuple[Inference | None, TidegateError | None] = None, None
+
+    def tell(self, found: Inference | None, error: TidegateError | None) -> None:
+        """Note the outcome."""
+        if threading.get_ident() == self._thread:
+            self._note(found, error)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._note, found, error)
+
+    async def taken(self) -> Inference:
+        """Return the inference, when it is there, or raise its error."""
+        if not self.known:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        (found, error), self._told = self._told, (None, None)
+        if found is not None:
+            return found
+        try:
+            raise error or ModelError("the request has no outcome", fix="report this defect")
+        finally:
+            del error
+
+    def _note(self, found: Inference | None, error: TidegateError | None) -> None:
+        self.known, self._told = True, (found, error)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 async def _watch(ask: Ask, receive: Receive) -> None:
