@@ -210,7 +210,7 @@ def _trusting_just(pem: str) -> ssl.SSLContext:
 def _load_public_authorities(context: ssl.SSLContext) -> None:
     """Trust whom gRPC trusts: its own list, unless its environment variable names another."""
     stated = os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")
-    brought = importlib.resources.files("grpc").joinpath("_cython", "_credentials", "roots.pem")
+    brought = importlib.resources.files("grpc") / "_cython" / "_credentials" / "roots.pem"
     if stated and Path(stated).is_file():
         context.load_verify_locations(stated)
     elif brought.is_file():
