@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from tidegate.cloud.tracing import Tracing
 
 ENDING_S = 2.0
-"""For threads of calls that were cut off to notice; they need milliseconds unless they are inside a model."""
+"""For the threads of calls that are over to tell of them; they need milliseconds unless they are inside a model."""
+
+PAUSE_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Outside:
         self._values: ValueCounts | None = None
         self._spans: SpanExport | None = None
         self._tracing: Tracing | None = None
+        self._core: Core | None = None
         self._front: HttpFront | None = None
         self.observers: tuple[Observer, ...] = tuple(self._new_observers())
 
@@ -98,6 +103,7 @@ class Outside:
         share_port: bool,
     ) -> None:
         """Join what HTTP serves; nothing is opened yet. Arguments as of `HttpFront`."""
+        self._core = core
         if not self._settings.serves_http:
             return
         from tidegate.cloud.http.front import HttpFront
@@ -134,9 +140,23 @@ class Outside:
             self._front.stop(grace_s)
         if self._values is not None:
             self._values.close()
-        if self._spans is not None and self._tracing is not None:
-            self._tracing.wait_until_ended(ENDING_S)
+        if self._spans is not None:
+            self._wait_until_told(time.monotonic() + ENDING_S)
             self._spans.close()
+            self._spans = None
+
+    def _wait_until_told(self, deadline_s: float) -> None:
+        """Wait until the observers know of every request that is answered, and of every speech call that is over.
+
+        An answer may be out before its observers are told; the version is in use until they are.
+        """
+        if self._tracing is not None:
+            self._tracing.wait_until_ended(deadline_s - time.monotonic())
+        pause = threading.Event()
+        while self._core is not None and time.monotonic() < deadline_s:
+            if all(served.usage.users <= 0 for served in self._core.repository.all()):
+                return
+            pause.wait(PAUSE_S)
 
     def _new_observers(self) -> list[Observer]:
         settings, observers = self._settings, list[Observer]()
