@@ -136,7 +136,7 @@ def test_retired_releases_go_and_every_client_goes_on(
     size = sum(file.stat().st_size for file in channel.path.rglob("*") if file.is_file())
     told = retire(channel.path, 2, keys, dry_run=True)
     change = retire(channel.path, 2, keys)
-    assert told.offers == change.offers
+    assert [offer.release for _, offer in told.offers] == [offer.release for _, offer in change.offers]
     assert [offer.version for _, offer in change.offers] == ["1.1.0", "1.2.0", "1.3.0", "1.4.0"]
     assert change.live
     prune(channel.path, grace=AT_ONCE)
