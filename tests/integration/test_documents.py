@@ -26,6 +26,9 @@ from tidegate.testing.channels import make_channel, open_keys, serve, write_keys
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])
 FENCE = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK_TIMEOUT_S = 840
+"""Some blocks start TensorFlow several times."""
+
 LEFT_TO_OTHER_TESTS = ("make", "pip", "git", "cd", "python3", ".venv/bin/pip", "apt-get", "sudo", "source", ".")
 DEMO = ROOT / "examples" / "voice_commands"
 KIOSK = "kiosk"
@@ -96,6 +99,7 @@ def device_of(site: Path, directory: Path) -> Iterator[None]:
         yield
 
 
+@pytest.mark.timeout(BLOCK_TIMEOUT_S + 60)
 @pytest.mark.parametrize("session", blocks("console"))
 def test_console_block_runs(session: str, directory: Path) -> None:
     commands = [line[2:] for line in session.splitlines() if line.startswith("$ ")]
@@ -112,7 +116,7 @@ def test_console_block_runs(session: str, directory: Path) -> None:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=COMMAND_TIMEOUT_S,
+                timeout=BLOCK_TIMEOUT_S,
             )
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
