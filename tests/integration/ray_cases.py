@@ -1,8 +1,9 @@
-"""Ray Data and Ray Serve on a real local cluster of three nodes, one of which is killed under load."""
+"""Ray Data and Ray Serve on a real local cluster of three nodes: one is killed under load, replicas come and go."""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -19,12 +20,12 @@ import ray
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ray import serve
 from ray.cluster_utils import Cluster
-from tests.served import linear_bundle
+from tests.served import linear_bundle, slow_bundle
 
 from tidegate.client import Client
 from tidegate.cloud.ray_serving import RayPlace, free_port, running
 from tidegate.cloud.ray_settings import RaySettings
-from tidegate.errors import InputError, ModelError, NotFoundError, TidegateError, UnavailableError
+from tidegate.errors import InputError, ModelError, NotFoundError, ResourceError, TidegateError, UnavailableError
 from tidegate.predict import BundleMapper, PredictSettings
 
 REPLICAS = 2
@@ -32,6 +33,7 @@ CALLERS = 4
 ENOUGH = 30
 """Answers in a row, over all callers, that count as recovered."""
 
+STARTS = 4
 TIMEOUT_S = 120
 ONES = np.ones((1, 4), np.float32)
 
@@ -39,15 +41,37 @@ ONES = np.ones((1, 4), np.float32)
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A head without cores and two nodes with one each, so that each takes one replica."""
+    # Every process of the cluster takes it from here: how often a proxy tells what is under way.
+    os.environ["RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] = "0.1"
     made = Cluster()
-    made.add_node(num_cpus=0, include_dashboard=False)
+    add_node(made, num_cpus=0, include_dashboard=False)
     for _ in range(REPLICAS):
-        made.add_node(num_cpus=1, wait=False)
+        add_node(made, num_cpus=1, wait=False)
     made.wait_for_nodes()
     ray.init(address=made.address, log_to_driver=False, logging_level="error")
     yield made
+    serve.shutdown()
     ray.shutdown()
     made.shutdown()
+
+
+def add_node(cluster: Cluster, **options: Any) -> None:
+    """Start a node. Ray gives its own processes 15 s, which a busy machine may not keep; then it is tried again."""
+    for _ in range(STARTS - 1):
+        try:
+            cluster.add_node(**options)
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+        else:
+            return
+    cluster.add_node(**options)
+
+
+@pytest.fixture(scope="module")
+def place(cluster: Cluster) -> RayPlace:
+    """One port for all cases: Serve keeps the one that it was started with."""
+    return RayPlace(free_port(), cluster.address, every_node=False)
 
 
 def test_ray_data_answers_as_the_command_does(cluster: Cluster, tmp_path: Path) -> None:
@@ -76,18 +100,17 @@ def test_ray_data_answers_as_the_command_does(cluster: Cluster, tmp_path: Path) 
     assert json.loads(side.read_text())["keys"] == {"id": 150}
 
 
-def test_ray_serve_speaks_the_protocol_and_outlives_a_node(cluster: Cluster, tmp_path: Path) -> None:
+def test_ray_serve_speaks_the_protocol_and_outlives_a_node(cluster: Cluster, place: RayPlace, tmp_path: Path) -> None:
     settings = RaySettings(
         bundles=(str(linear_bundle(tmp_path, factor=3.0)),), min_replicas=REPLICAS, max_replicas=REPLICAS
     )
-    place = RayPlace(free_port(), cluster.address, every_node=False)
     with running(settings, place), Client(f"127.0.0.1:{place.port}", timeout_s=30) as client:
         check_protocol(client, f"127.0.0.1:{place.port}")
         outcomes = load_while_a_node_dies(cluster, client)
         assert outcomes["answered"] > 0
         for _ in range(ENOUGH):
             np.testing.assert_array_equal(client.infer("linear", {"x": ONES})["y"], ONES * 3)
-        assert wait_for_replicas()
+        assert wait_for_replicas(REPLICAS)
 
 
 def check_protocol(client: Client, address: str) -> None:
@@ -139,9 +162,9 @@ def load_while_a_node_dies(cluster: Cluster, client: Client) -> Counter[str]:
             take(in_a_row)
             cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
             take(in_a_row)
-            cluster.add_node(num_cpus=1)
+            add_node(cluster, num_cpus=1)
             take(in_a_row)
-            assert wait_for_replicas()
+            assert wait_for_replicas(REPLICAS)
         finally:
             over.set()
         for caller in callers:
@@ -154,18 +177,59 @@ def take(answers: threading.Semaphore) -> None:
         assert answers.acquire(timeout=TIMEOUT_S)
 
 
-def wait_for_replicas() -> bool:
-    """Wait until Ray has as many replicas running as were asked for."""
+def wait_for_replicas(count: int) -> bool:
+    """Wait until Ray has so many replicas running, and no other on its way."""
     pause = threading.Event()
     for _ in range(TIMEOUT_S * 4):
         deployment = serve.status().applications["tidegate"].deployments["OpenInference"]
-        if deployment.replica_states.get("RUNNING") == REPLICAS and deployment.status.value == "HEALTHY":
+        if deployment.replica_states == {"RUNNING": count} and deployment.status.value == "HEALTHY":
             return True
         pause.wait(0.25)
     return False
 
 
-def test_a_bundle_that_does_not_load_is_told(cluster: Cluster, tmp_path: Path) -> None:
-    place = RayPlace(free_port(), cluster.address, every_node=False)
+def test_replicas_come_with_load_and_go_without(cluster: Cluster, place: RayPlace, tmp_path: Path) -> None:
+    settings = RaySettings(
+        bundles=(str(slow_bundle(tmp_path)),),
+        max_replicas=REPLICAS,
+        target_ongoing_requests=1,
+        upscale_delay_s=0,
+        downscale_delay_s=0,
+        look_back_s=1,
+    )
+    turns = {"turns": np.array([20_000], np.int64)}
+    over = threading.Event()
+    with running(settings, place), Client(f"127.0.0.1:{place.port}", timeout_s=TIMEOUT_S) as client:
+        assert wait_for_replicas(1)
+
+        def call() -> int:
+            count = 0
+            while not over.is_set():
+                assert client.infer("slow", turns)["sum"].tolist() == [20_000.0]
+                count += 1
+            return count
+
+        with ThreadPoolExecutor(CALLERS) as pool:
+            callers = [pool.submit(call) for _ in range(CALLERS)]
+            try:
+                assert wait_for_replicas(REPLICAS)
+            finally:
+                over.set()
+            assert sum(caller.result(TIMEOUT_S) for caller in callers) >= CALLERS
+        assert wait_for_replicas(1)
+        assert client.infer("slow", turns)["sum"].tolist() == [20_000.0]
+
+
+def test_a_port_that_a_running_serve_does_not_have_is_told(cluster: Cluster, place: RayPlace, tmp_path: Path) -> None:
+    with running(RaySettings(bundles=(str(linear_bundle(tmp_path)),)), place):
+        other = RayPlace(free_port(), cluster.address, every_node=False)
+        with (
+            pytest.raises(ResourceError, match=f"without gRPC on port {other.port}"),
+            running(RaySettings(bundles=(str(tmp_path),), name="other"), other),
+        ):
+            pass
+
+
+def test_a_bundle_that_does_not_load_is_told(cluster: Cluster, place: RayPlace, tmp_path: Path) -> None:
     with pytest.raises(TidegateError), running(RaySettings(bundles=(str(tmp_path / "none.tide"),)), place):
         pass

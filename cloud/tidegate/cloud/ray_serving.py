@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,12 @@ from typing import Any
 from tidegate.cloud.ray import SERVICER_FUNCTIONS, application, import_serve
 from tidegate.cloud.ray_settings import RaySettings
 from tidegate.errors import ConfigError, ModelError, ResourceError
+
+PROXY_TIMEOUT_S = 60.0
+"""For a proxy to learn of the application; it takes less than a second on a quiet machine."""
+
+ANSWER_TIMEOUT_S = 5.0
+POLL_S = 0.1
 
 EVERY_INTERFACE = ("0.0.0.0", "[::]", "::")  # noqa: S104
 
@@ -55,7 +62,7 @@ def running(settings: RaySettings, place: RayPlace) -> Iterator[None]:
     Raises:
         DependencyError: Ray Serve is not installed.
         ModelError: a replica does not start; the message is its own.
-        ResourceError: the cluster cannot be reached or started, or the port is taken.
+        ResourceError: the cluster cannot be reached or started, the port is taken, or Serve runs there without it.
     """
     serve = import_serve()
     import ray
@@ -65,21 +72,22 @@ def running(settings: RaySettings, place: RayPlace) -> Iterator[None]:
             ray.init(address=place.address, **_quiet(place))
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ResourceError(f"no Ray cluster: {error}", fix="check --ray-address, or leave it out") from error
-    try:
+    with contextlib.ExitStack() as ending:
+        if place.address is None:
+            ending.callback(ray.shutdown)
+            ending.callback(serve.shutdown)
         _start(serve, place)
+        # From here on what has the name is ours: an application that had it before is replaced.
+        if place.address is not None:
+            ending.callback(serve.delete, settings.name)
         try:
             serve.run(application(settings), name=settings.name, route_prefix=f"/{settings.name}")
         except RuntimeError as error:
             raise ModelError(
                 f"the application did not start: {error}", fix="look into the log of the replica"
             ) from error
+        _await_answer(settings.name, place.port)
         yield
-    finally:
-        if place.address is None:
-            serve.shutdown()
-            ray.shutdown()
-        else:
-            serve.delete(settings.name)
 
 
 def free_port() -> int:
@@ -90,10 +98,14 @@ def free_port() -> int:
 
 
 def _start(serve: Any, place: RayPlace) -> None:
-    with contextlib.closing(socket.socket()) as probe:
-        taken = place.address is None and probe.connect_ex(("127.0.0.1", place.port)) == 0
-    if taken:
+    if place.address is None and _is_open("127.0.0.1", place.port):
         raise ResourceError(f"port {place.port} is in use", fix="stop what listens there, or choose another port")
+    # Serve that runs keeps the port and the methods that it was started with, and says nothing about it.
+    if serve.status().proxies and not any(_is_open(node, place.port) for node in _nodes()):
+        raise ResourceError(
+            f"Ray Serve runs on this cluster already, and without gRPC on port {place.port}",
+            fix="give the port that it has, or end it with `serve shutdown`",
+        )
     serve.start(
         proxy_location="EveryNode" if place.every_node else "HeadOnly",
         # Ray's proxies speak HTTP as well; nothing of ours is there, so it stays on loopback.
@@ -105,6 +117,45 @@ def _start(serve: Any, place: RayPlace) -> None:
             "enable_reflection": False,
         },
     )
+
+
+def _await_answer(application: str, port: int) -> None:
+    """Return when a proxy hands calls on to the application."""
+    until_s = time.monotonic() + PROXY_TIMEOUT_S
+    while not any(_is_routed(node, port, application) for node in _nodes()):
+        if time.monotonic() > until_s:
+            raise ResourceError(
+                f"no proxy of Ray Serve hands on calls to {application!r} on port {port}",
+                fix=f"start Serve with the servicer functions {', '.join(SERVICER_FUNCTIONS)}",
+            )
+        time.sleep(POLL_S)
+
+
+def _is_routed(node: str, port: int, application: str) -> bool:
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.insecure_channel(f"{node}:{port}") as channel:
+        try:
+            request = health_pb2.HealthCheckRequest()
+            metadata = [("application", application)]
+            health_pb2_grpc.HealthStub(channel).Check(request, timeout=ANSWER_TIMEOUT_S, metadata=metadata)
+        except grpc.RpcError as error:
+            # Where no replica is kept running, the first one takes its time.
+            return bool(error.code() is grpc.StatusCode.DEADLINE_EXCEEDED)
+    return True
+
+
+def _nodes() -> set[str]:
+    import ray
+
+    return {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+
+
+def _is_open(node: str, port: int) -> bool:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.settimeout(ANSWER_TIMEOUT_S)
+        return probe.connect_ex((node, port)) == 0
 
 
 def _quiet(place: RayPlace) -> dict[str, Any]:
