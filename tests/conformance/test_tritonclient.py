@@ -38,7 +38,7 @@ def infer(client: Any, model: str, arrays: dict[str, NDArray[Any]], **options: A
         tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
         tensor.set_data_from_numpy(array)
         inputs.append(tensor)
-    return client.infer(model, inputs, client_timeout=30, **options)
+    return client.infer(model, inputs, client_timeout=120, **options)
 
 
 def test_health_and_metadata(client: Any) -> None:

@@ -185,7 +185,7 @@ def test_callbacks(client: Any) -> None:
     for _ in range(8):
         client.async_infer("simple", pair(), callback=lambda result, error: answers.put((result, error)))
     for _ in range(8):
-        result, error = answers.get(timeout=30)
+        result, error = answers.get(timeout=120)
         assert error is None
         check_pair(result)
 
@@ -194,7 +194,7 @@ def test_a_time_out_of_the_caller(client: Any) -> None:
     endless = [tensor("turns", np.array([250_000], np.int64))]
     with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
         client.infer("slow", endless, client_timeout=0.05)
-    check_pair(client.infer("simple", pair(), client_timeout=30))
+    check_pair(client.infer("simple", pair(), client_timeout=120))
 
 
 def test_a_stream_with_an_error_in_the_middle(client: Any) -> None:
@@ -202,7 +202,7 @@ def test_a_stream_with_an_error_in_the_middle(client: Any) -> None:
     client.start_stream(callback=lambda result, error: answers.put((result, error)))
     for name in ("simple", "nobody", "simple"):
         client.async_stream_infer(name, pair(), request_id=name, enable_empty_final_response=True)
-    found = [answers.get(timeout=30) for _ in range(3)]
+    found = [answers.get(timeout=120) for _ in range(3)]
     client.stop_stream()
     check_pair(found[0][0])
     assert "nobody" in str(found[1][1])
@@ -236,11 +236,11 @@ def test_contents_in_typed_fields(server: Server) -> None:
         for name, values in (("INPUT0", range(16)), ("INPUT1", [1] * 16)):
             made = request.inputs.add(name=name, datatype="INT32", shape=[1, 16])
             made.contents.int_contents.extend(values)
-        response = stub.ModelInfer(request, timeout=30)
+        response = stub.ModelInfer(request, timeout=120)
         np.testing.assert_array_equal(np.frombuffer(response.raw_output_contents[0], np.int32), ROW[0] + 1)
         request.raw_input_contents.append(ROW.astype(np.int32).tobytes())
         with pytest.raises(grpc.RpcError) as caught:
-            stub.ModelInfer(request, timeout=30)
+            stub.ModelInfer(request, timeout=120)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 

@@ -39,7 +39,7 @@ def recogniser(request: pytest.FixtureRequest, tone_bundle: Path, tone_manifest:
         else:
             alive = request.param == "server"
             target = stack.enter_context(Server([tone_bundle])).address if alive else stack.enter_context(closed_port())
-            client = stack.enter_context(Client(target, timeout_s=30))
+            client = stack.enter_context(Client(target, timeout_s=120))
             made = CloudRecogniser(
                 lambda: client.recognize(sample_rate_hz=RATE_HZ),
                 device,

@@ -104,7 +104,7 @@ def test_ray_serve_speaks_the_protocol_and_outlives_a_node(cluster: Cluster, pla
     settings = RaySettings(
         bundles=(str(linear_bundle(tmp_path, factor=3.0)),), min_replicas=REPLICAS, max_replicas=REPLICAS
     )
-    with running(settings, place), Client(f"127.0.0.1:{place.port}", timeout_s=30) as client:
+    with running(settings, place), Client(f"127.0.0.1:{place.port}", timeout_s=120) as client:
         check_protocol(client, f"127.0.0.1:{place.port}")
         outcomes = load_while_a_node_dies(cluster, client)
         assert outcomes["answered"] > 0
@@ -129,14 +129,14 @@ def check_protocol(client: Client, address: str) -> None:
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for service in ("", "linear", "linear/1.0.0"):
-            answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=120)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError) as refused:
-            stub.Check(health_pb2.HealthCheckRequest(service="other"), timeout=30)
+            stub.Check(health_pb2.HealthCheckRequest(service="other"), timeout=120)
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         with pytest.raises(grpc.RpcError) as malformed:
-            infer(b"\xff\xff", timeout=30)
+            infer(b"\xff\xff", timeout=120)
         assert malformed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 

@@ -39,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
-    with Client(server.address, timeout_s=30) as opened:
+    with Client(server.address, timeout_s=120) as opened:
         yield opened
 
 

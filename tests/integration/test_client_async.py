@@ -174,7 +174,7 @@ def test_a_client_belongs_to_one_event_loop(target: str) -> None:
 @asynccontextmanager
 async def speech_client() -> AsyncIterator[AsyncClient]:
     with Server([DEMO / "voice-commands-cloud.tide"]) as server:
-        async with AsyncClient(server.address, timeout_s=30) as client:
+        async with AsyncClient(server.address, timeout_s=120) as client:
             yield client
 
 

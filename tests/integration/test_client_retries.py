@@ -51,7 +51,7 @@ def failing(times: int, retries: RetrySettings | None = QUICKLY) -> Iterator[tup
     question, inference = Failing(times, live), Failing(times, echo)
     with (
         oip_server({"ServerLive": question, "ModelInfer": inference}) as target,
-        Client(target, retries=retries, check_inputs=False, timeout_s=30) as client,
+        Client(target, retries=retries, check_inputs=False, timeout_s=120) as client,
     ):
         yield client, question, inference
 

@@ -150,4 +150,4 @@ def serving(command: str, directory: Path) -> Iterator[None]:
             yield
         finally:
             server.send_signal(signal.SIGTERM)
-            server.wait(timeout=30)
+            server.wait(timeout=120)

@@ -276,7 +276,7 @@ def test_several_files_are_fetched_at_the_same_time(here: World) -> None:
     here.publish("1.0.0", assets={f"a{number}": os.urandom(100) for number in range(7)})
     reader = here.refreshed()
     made = here.planned(reader)
-    together = threading.Barrier(reader.settings.parallel_files, timeout=30)
+    together = threading.Barrier(reader.settings.parallel_files, timeout=120)
 
     def wait_for_the_others(request: Request) -> bool:
         together.wait()

@@ -50,7 +50,7 @@ def call(channel: grpc.Channel) -> Call:
     def make(name: str, request: Any, **options: Any) -> Any:
         method = OPEN_INFERENCE.method(name)
         stub = channel.unary_unary(OPEN_INFERENCE.path(method), response_deserializer=method.response.FromString)
-        return stub(request if isinstance(request, bytes) else request.SerializeToString(), timeout=30, **options)
+        return stub(request if isinstance(request, bytes) else request.SerializeToString(), timeout=120, **options)
 
     return make
 
@@ -301,7 +301,7 @@ def test_an_oversized_request_is_refused_and_the_server_serves_on(call: Call) ->
 
 def test_an_unknown_method_is_unimplemented(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        channel.unary_unary("/inference.GRPCInferenceService/ModelExplain")(b"", timeout=30)
+        channel.unary_unary("/inference.GRPCInferenceService/ModelExplain")(b"", timeout=120)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -310,10 +310,10 @@ def test_health_knows_the_server_the_services_and_the_models(channel: grpc.Chann
 
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", OPEN_INFERENCE.name, "tidegate.v1.Speech", "linear", "linear/1.9.0", "simple"):
-        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+        answer = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=120)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING, service
     with pytest.raises(grpc.RpcError) as caught:
-        health.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=30)
+        health.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=120)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
@@ -333,7 +333,7 @@ def test_reflection_describes_every_service(channel: grpc.Channel, version: str)
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="tidegate.v1.Speech"),
         reflection_pb2.ServerReflectionRequest(file_containing_symbol="nobody.Knows"),
     ]
-    listed, inference, speech, unknown = ask(iter(requests), timeout=30)
+    listed, inference, speech, unknown = ask(iter(requests), timeout=120)
     services = {service.name for service in listed.list_services_response.service}
     assert {OPEN_INFERENCE.name, "tidegate.v1.Speech", "grpc.health.v1.Health"} <= services
     for answer, package in ((inference, "inference"), (speech, "tidegate.v1")):

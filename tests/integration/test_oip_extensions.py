@@ -72,7 +72,7 @@ def caller_of(channel: grpc.Channel) -> Call:
     def make(name: str, request: Any) -> Any:
         method = OPEN_INFERENCE.method(name)
         stub = channel.unary_unary(OPEN_INFERENCE.path(method), response_deserializer=method.response.FromString)
-        return stub(request if isinstance(request, bytes) else request.SerializeToString(), timeout=30)
+        return stub(request if isinstance(request, bytes) else request.SerializeToString(), timeout=120)
 
     return make
 
@@ -102,7 +102,7 @@ def refused(call: Call, name: str, request: Any) -> tuple[str, str]:
 # Streams
 
 
-def stream(channel: grpc.Channel, requests: Iterator[bytes], *, timeout_s: float = 30) -> Any:
+def stream(channel: grpc.Channel, requests: Iterator[bytes], *, timeout_s: float = 120) -> Any:
     path = OPEN_INFERENCE.path(OPEN_INFERENCE.method("ModelStreamInfer"))
     answers = channel.stream_stream(path, response_deserializer=messages.ModelStreamInferResponse.FromString)
     return answers(requests, timeout=timeout_s)
@@ -136,7 +136,7 @@ def test_a_stream_is_answered_while_it_is_still_written(channel: grpc.Channel) -
 
     def requests() -> Iterator[bytes]:
         yield good(id="first").SerializeToString()
-        assert may_go_on.wait(30)
+        assert may_go_on.wait(120)
         yield good(id="second").SerializeToString()
 
     answers = stream(channel, requests())
@@ -328,7 +328,7 @@ def test_one_version_by_parameter(tmp_path: Path) -> None:
 
 def test_what_is_in_flight_is_answered_before_the_model_goes(tmp_path: Path) -> None:
     with Server([slow_bundle(tmp_path)]) as server, grpc.insecure_channel(server.address) as channel:
-        raw = infer_request("slow", {"turns": np.array([600_000], np.int64)}).SerializeToString()
+        raw = infer_request("slow", {"turns": np.array([300_000], np.int64)}).SerializeToString()
         path = OPEN_INFERENCE.path(OPEN_INFERENCE.method("ModelInfer"))
         flying = [channel.unary_unary(path).future(raw, timeout=60) for _ in range(3)]
         wait_until(lambda: server.work_under_way == len(flying))

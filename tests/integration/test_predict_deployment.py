@@ -48,11 +48,11 @@ def test_the_runtimes_arguments_start_a_server_that_its_probes_find_healthy(tmp_
                 asked = container()[probe]["grpc"]
                 assert asked["port"] == PORT
                 request = health_pb2.HealthCheckRequest(service=asked.get("service", ""))
-                answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=30)
+                answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=120)
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
         assert container()["livenessProbe"]["tcpSocket"]["port"] == PORT
         host, _, port = server.address.rpartition(":")
-        socket.create_connection((host, int(port)), timeout=30).close()
+        socket.create_connection((host, int(port)), timeout=120).close()
 
 
 def test_the_http_runtimes_arguments_start_a_server_that_its_probes_find_healthy(tmp_path: Path) -> None:
@@ -66,12 +66,12 @@ def test_the_http_runtimes_arguments_start_a_server_that_its_probes_find_healthy
         _, _, address = server.process.stdout.readline().strip().partition("http on ")
         for probe in ("startupProbe", "readinessProbe"):
             assert asked[probe]["httpGet"]["port"] == HTTP_PORT
-            with urllib.request.urlopen(f"http://{address}{asked[probe]['httpGet']['path']}", timeout=30) as answer:
+            with urllib.request.urlopen(f"http://{address}{asked[probe]['httpGet']['path']}", timeout=120) as answer:
                 assert answer.status == 200
         annotations = manifest("serving-runtime-http.yaml")["spec"]["annotations"]
         assert annotations["prometheus.kserve.io/port"] == str(HTTP_PORT)
         path = annotations["prometheus.kserve.io/path"]
-        with urllib.request.urlopen(f"http://{address}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=120) as answer:
             assert b"# TYPE" in answer.read()
     assert asked["livenessProbe"]["tcpSocket"]["port"] == asked["ports"][0]["containerPort"] == HTTP_PORT
 

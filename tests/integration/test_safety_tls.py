@@ -40,7 +40,7 @@ def encrypted(pair: Pair, client_ca: Path | None = None) -> ServerSettings:
 def shown_certificate(address: str) -> bytes:
     """Return the certificate that a new connection is shown, as PEM."""
     host, _, port = address.rpartition(":")
-    return ssl.get_server_certificate((host, int(port)), timeout=30).encode()
+    return ssl.get_server_certificate((host, int(port)), timeout=120).encode()
 
 
 def test_calls_are_encrypted_and_plaintext_is_not_answered(tmp_path: Path, authority: Authority) -> None:
@@ -82,7 +82,7 @@ def test_versions_before_1_2_are_refused(tmp_path: Path, authority: Authority, v
             context.minimum_version = version
             context.maximum_version = highest
             context.set_alpn_protocols(["h2"])
-            with socket.create_connection((host, int(port)), timeout=30) as raw:
+            with socket.create_connection((host, int(port)), timeout=120) as raw:
                 if works:
                     with context.wrap_socket(raw, server_hostname="localhost") as wrapped:
                         assert wrapped.version() == "TLSv1.2"
@@ -151,7 +151,7 @@ def test_when_it_expires_under_load_open_connections_go_on_and_a_new_one_mends_t
         at_the_end.callback(stopping.set)
 
         def load() -> None:
-            with Client(server.address, tls=trusting, timeout_s=30) as client:
+            with Client(server.address, tls=trusting, timeout_s=120) as client:
                 while not stopping.is_set():
                     try:
                         client.infer("linear", {"x": ONES})
@@ -267,16 +267,16 @@ def test_health_is_asked_over_the_encrypted_port(tmp_path: Path, authority: Auth
         grpc.secure_channel(server.address, grpc.ssl_channel_credentials(authority.path.read_bytes())) as channel,
     ):
         stub = health_pb2_grpc.HealthStub(channel)
-        answer = stub.Check(health_pb2.HealthCheckRequest(service="linear"), timeout=30)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service="linear"), timeout=120)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         with pytest.raises(grpc.RpcError) as unknown:
-            stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=30)
+            stub.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=120)
         assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def gets_in(address: str, tls: TlsSettings) -> bool:
     """Whether a new connection is made and answers."""
-    with Client(address, tls=tls, timeout_s=30) as client:
+    with Client(address, tls=tls, timeout_s=120) as client:
         try:
             client.infer("linear", {"x": ONES})
         except UnavailableError:

@@ -63,7 +63,7 @@ def health_states(address: str, service: str = "") -> Iterator[Iterator[int]]:
 
 
 def health_of(channel: grpc.Channel, service: str = "") -> int:
-    answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+    answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=120)
     return int(answer.status)
 
 
@@ -173,7 +173,7 @@ def test_a_port_of_another_program_is_said_plainly(tmp_path: Path) -> None:
 
 
 def test_sigterm_when_idle_exits_0_and_standard_output_has_the_one_line(tmp_path: Path) -> None:
-    with server_process([linear_bundle(tmp_path)]) as server, Client(server.address, timeout_s=30) as client:
+    with server_process([linear_bundle(tmp_path)]) as server, Client(server.address, timeout_s=120) as client:
         assert client.ready()
         server.terminate()
         assert server.process.wait(PROCESS_TIMEOUT_S) == 0
@@ -185,7 +185,7 @@ def test_sigterm_drains_around_a_request_under_way_and_exits_0(tmp_path: Path) -
     bundles = [slow_bundle(tmp_path), linear_bundle(tmp_path)]
     with (
         server_process(bundles, *PATIENT) as server,
-        Client(server.address, timeout_s=30) as client,
+        Client(server.address, timeout_s=120) as client,
         grpc.insecure_channel(server.address) as channel,
         health_states(server.address) as states,
     ):
@@ -210,7 +210,7 @@ def test_draining_lets_a_speech_segment_finish_and_ends_idle_streams(tone_bundle
     samples = int16_from_float32(say([("yes", 0.5)], 1.5))
     with (
         Server([tone_bundle]) as server,
-        Client(server.address, timeout_s=30) as client,
+        Client(server.address, timeout_s=120) as client,
         client.recognize(sample_rate_hz=RATE_HZ) as speaking,
         client.recognize(sample_rate_hz=RATE_HZ) as idle,
         health_states(server.address) as states,
@@ -236,7 +236,7 @@ def test_draining_lets_a_speech_segment_finish_and_ends_idle_streams(tone_bundle
 def test_work_that_outlasts_the_grace_is_cut_off_and_said(tmp_path: Path) -> None:
     with (
         server_process([slow_bundle(tmp_path)], "--grace-s", "0.2") as server,
-        Client(server.address, timeout_s=30) as client,
+        Client(server.address, timeout_s=120) as client,
         busy(server, client, ENDLESS_TURNS) as request,
     ):
         server.terminate()
@@ -250,7 +250,7 @@ def test_calls_over_the_limit_are_refused_and_not_queued_without_end(tmp_path: P
     settings = ServerSettings(maximum_streams=1, maximum_queued_calls=1)
     with (
         Server([slow_bundle(tmp_path)], settings=settings) as server,
-        Client(server.address, timeout_s=30) as client,
+        Client(server.address, timeout_s=120) as client,
         ThreadPoolExecutor(2) as pool,
     ):
         requests = [pool.submit(client.infer, "slow", {"turns": LONG_TURNS}, timeout_s=60) for _ in range(2)]
@@ -264,7 +264,7 @@ def test_calls_over_the_limit_are_refused_and_not_queued_without_end(tmp_path: P
 def test_a_model_that_nobody_waits_for_does_not_hold_up_the_exit(tmp_path: Path) -> None:
     with (
         server_process([slow_bundle(tmp_path)]) as server,
-        Client(server.address, timeout_s=30) as client,
+        Client(server.address, timeout_s=120) as client,
         busy(server, client, ENDLESS_TURNS) as request,
     ):
         client.close()  # cancels the request; the runtime cannot be interrupted
@@ -277,7 +277,7 @@ def test_a_model_that_nobody_waits_for_does_not_hold_up_the_exit(tmp_path: Path)
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with (
         server_process([slow_bundle(tmp_path)], "--grace-s", "3600") as server,
-        Client(server.address, timeout_s=30) as client,
+        Client(server.address, timeout_s=120) as client,
         health_states(server.address) as states,
         busy(server, client, ENDLESS_TURNS) as request,
     ):
@@ -321,7 +321,7 @@ def is_ready(client: Client) -> bool:
 def test_a_client_reaches_a_server_that_came_back(tmp_path: Path) -> None:
     """At a path: a port that was let go may be anybody's by the time it is wanted again."""
     bundle, address = linear_bundle(tmp_path), f"unix:{tmp_path / 'socket'}"
-    with Client(address, timeout_s=30) as client:
+    with Client(address, timeout_s=120) as client:
         with Server([bundle], address):
             assert client.ready()
         with pytest.raises(UnavailableError):
@@ -349,7 +349,7 @@ def test_without_reflection_descriptors_are_not_served(tmp_path: Path) -> None:
     ):
         ask = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
         with pytest.raises(grpc.RpcError) as caught:
-            list(ask(iter([b""]), timeout=30))
+            list(ask(iter([b""]), timeout=120))
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

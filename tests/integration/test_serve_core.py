@@ -77,11 +77,11 @@ def test_admissions_refuse_and_observers_learn_of_every_request(tmp_path: Path, 
     ):
         call = channel.unary_unary(path)
         with pytest.raises(grpc.RpcError) as refused:
-            call(request_of(request_id="stranger"), timeout=30)
+            call(request_of(request_id="stranger"), timeout=120)
         assert "ipv4 caller is no friend of linear" in refused.value.details()
-        call(request_of(request_id="friend"), timeout=30, metadata=[("friend", "linear")])
+        call(request_of(request_id="friend"), timeout=120, metadata=[("friend", "linear")])
         with pytest.raises(grpc.RpcError):
-            call(request_of(request_id="lost", model="nobody"), timeout=30, metadata=[("friend", "nobody")])
+            call(request_of(request_id="lost", model="nobody"), timeout=120, metadata=[("friend", "nobody")])
         for _ in range(3):
             assert notes.told.acquire(timeout=PROCESS_TIMEOUT_S)
     # Each is told of after its answer is out, so the next one may overtake it.
@@ -149,9 +149,9 @@ def test_a_full_queue_is_refused_and_a_priority_checked(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(PROCESS_TIMEOUT_S)
         call = channel.unary_unary(OPEN_INFERENCE.path(OPEN_INFERENCE.method("ModelInfer")))
-        call(request_of(timeout=30_000_000), timeout=30)
+        call(request_of(timeout=30_000_000), timeout=120)
         with pytest.raises(grpc.RpcError) as caught:
-            call(request_of(timeout=-1), timeout=30)
+            call(request_of(timeout=-1), timeout=120)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -175,7 +175,7 @@ def test_a_call_without_a_message_is_the_callers_error(tmp_path: Path) -> None:
     with Server([linear_bundle(tmp_path)]) as server, grpc.insecure_channel(server.address) as channel:
         call = channel.stream_unary(OPEN_INFERENCE.path(OPEN_INFERENCE.method("ModelInfer")))
         with pytest.raises(grpc.RpcError) as caught:
-            call(iter([]), timeout=30)
+            call(iter([]), timeout=120)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
