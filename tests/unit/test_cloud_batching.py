@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -320,3 +321,25 @@ def test_padding_goes_in_and_comes_out() -> None:
         padding.pad(signature, (np.ones((1, 9), np.float32),))
     with pytest.raises(ConfigError, match="free axis"):
         Padding(inputs=("z",), buckets=(4,)).check(signature)
+
+
+def test_a_defect_between_the_runs_is_told_to_everybody_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    loud: queue.SimpleQueue[type[BaseException]] = queue.SimpleQueue()
+    monkeypatch.setattr(threading, "excepthook", lambda args: loud.put(args.exc_type))
+
+    class Defective(Statistics):
+        def ran(self, *counted: int) -> None:
+            raise RuntimeError("a counter is broken")
+
+    gate = Gate()
+    batcher = Batcher("m", gate, BatchSettings(), Defective(), batched=True)
+    held(batcher, gate)
+    waiting = [Answer() for _ in range(3)]
+    for answer in waiting:
+        batcher.submit(job(np.ones((1, 2)), answer))
+    gate.open.set()
+    assert all(isinstance(answer.error(), ModelError) for answer in waiting)
+    last = Answer()
+    batcher.submit(job(np.ones((1, 2)), last))
+    assert last.outputs()[0].tolist() == [[2, 2]]
+    assert loud.get(timeout=LIMIT_S) is RuntimeError

@@ -208,7 +208,13 @@ class Batcher:
             jobs, lost = self._next_batch()
             self._tell_lost(lost)
             if jobs:
-                self._run_batch(jobs)
+                try:
+                    self._run_batch(jobs)
+                except BaseException:
+                    for job in jobs:
+                        if not job.told:
+                            _hand_over(job, None, _unforeseen())
+                    raise
             elif not lost:
                 return
 
@@ -280,7 +286,7 @@ class Batcher:
             self._tell(job, None, ResourceError("not enough memory", fix="send smaller batches"))
             return
         except BaseException:
-            self._tell(job, None, ModelError("the model ended in an unforeseen way", fix="look into the server's log"))
+            self._tell(job, None, _unforeseen())
             raise
         if began_cpu_ns:
             self._short.saw(job.key, job.rows, time.thread_time_ns() - began_cpu_ns)
@@ -301,6 +307,7 @@ class Batcher:
 
 
 def _hand_over(job: Job, outputs: Arrays | None, error: TidegateError | None) -> None:
+    job.told = True
     try:
         job.finish(outputs, error)
     finally:
@@ -323,6 +330,10 @@ def split(outputs: Arrays, rows: Sequence[int]) -> list[Arrays]:
             )
     ends = np.cumsum(rows).tolist()
     return [tuple(output[end - count : end] for output in outputs) for end, count in zip(ends, rows, strict=True)]
+
+
+def _unforeseen() -> ModelError:
+    return ModelError("the model ended in an unforeseen way", fix="look into the server's log")
 
 
 def _unloaded(name: str) -> UnavailableError:

@@ -56,7 +56,7 @@ class Job:
 
     __slots__ = (
         *("_finish", "arrays", "began_ns", "deadline_s", "ended_ns", "gone", "key", "priority", "rows", "started_ns"),
-        "waiter",
+        *("told", "waiter"),
     )
 
     def __init__(
@@ -91,6 +91,7 @@ class Job:
         self.started_ns = 0
         """when its run began, and below when that ended; 0 before"""
         self.ended_ns = 0
+        self.told = False
         self.waiter: threading.Event | None = None
         """set when the outcome was told"""
         self.priority = priority
