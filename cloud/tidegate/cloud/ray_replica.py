@@ -40,6 +40,9 @@ QUICK = {
 HERE = ("classification", "schedule_policy", "model_configuration", "binary_tensor_data", "parameters", "statistics")
 """Extensions that a replica has; commands to repositories and logs would reach one replica of many."""
 
+INDEX = "repository_index"
+"""Extension of ours: RepositoryIndex alone, so that `tidegate call` lists the models."""
+
 
 @dataclass
 class RayCaller:
@@ -155,7 +158,7 @@ class Replica:
             respond: Callable[[Any], Any] = getattr(self._servicer, QUICK[method])
             message = respond(OPEN_INFERENCE.method(method).parsed(request))
             if method == "ServerMetadata":
-                message.extensions[:] = [name for name in message.extensions if name in HERE]
+                message.extensions[:] = [*(name for name in message.extensions if name in HERE), INDEX]
             return Encoded(message.SerializeToString())
         except TidegateError as error:
             return refused(grpc_context, error)
