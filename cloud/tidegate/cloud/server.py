@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,83 +12,31 @@ from typing import TYPE_CHECKING, Any
 from tidegate.cloud.core import Admission, Core, Observer
 from tidegate.cloud.devices import Reception
 from tidegate.cloud.fleet_statistics import FleetStatistics
+from tidegate.cloud.grpc_server import new_grpc_server
 from tidegate.cloud.guard import Guard
 from tidegate.cloud.joined_sources import joined_sources
-from tidegate.cloud.limits import Safety, check_encrypted, is_public
-from tidegate.cloud.outside import Outside, OutsideSettings
+from tidegate.cloud.limits import check_encrypted, is_public
+from tidegate.cloud.outside import Outside
 from tidegate.cloud.port import checked_host, encryption, open_port, remove_socket
 from tidegate.cloud.repository import ReloadReport, Repository, RepositorySettings
 from tidegate.cloud.repository_control import ControlGuard, RepositoryControl
 from tidegate.cloud.request_log_settings import RequestLogSettings
+from tidegate.cloud.server_settings import ServerSettings as ServerSettings
 from tidegate.cloud.sources import Source
-from tidegate.cloud.speech_settings import SpeechSettings
 from tidegate.cloud.stalled import ClientStreams, Streams, Watch
 from tidegate.cloud.watching import FOLLOW_INTERVAL_S, Watcher
 from tidegate.cloud.work import StreamSlots, Work, wait_until_told
-from tidegate.errors import ConfigError, DependencyError, NotFoundError, ResourceError, StateError
+from tidegate.errors import ConfigError, NotFoundError, ResourceError, StateError
 
 if TYPE_CHECKING:
     from tidegate.cloud.request_log import RequestLog
     from tidegate.cloud.services import Health
     from tidegate.cloud.speech_observers import SegmentObserver
 
-KEEPALIVE_MS = 20_000
-"""A client that is silent this long is asked whether it still lives."""
-
-KEEPALIVE_TIMEOUT_MS = 10_000
-
-SHORTEST_PING_MS = 5_000
-"""Clients on a silent stream may ask us as often as this."""
-
 CLOSE_GRACE_S = 0.5
 """For health checks and idle streams, once no work is under way."""
 
 EXIT_GRACE_S = 5.0
-
-
-@dataclass(frozen=True)
-class ServerSettings:
-    """Limits and switches of a server."""
-
-    maximum_message_bytes: int = 64 * 2**20
-    """largest request or answer"""
-    maximum_streams: int = 1000
-    """recognition and reflection streams open at once; each holds a thread"""
-    unary_threads: int = 8
-    """threads that streams can never take"""
-    maximum_queued_calls: int = 1000
-    """unary calls that wait or run; more are refused"""
-    maximum_segment_s: float = 30.0
-    """longest speech segment"""
-    speech: SpeechSettings = field(default_factory=SpeechSettings)
-    """further limits of speech streams"""
-    request_log: RequestLogSettings | None = None
-    """which requests are kept for retraining; None: none"""
-    reflection: bool | None = None
-    """whether clients may ask for the services' descriptors; None: only where no other machine reaches the address"""
-    model_control: bool | None = None
-    """whether clients may load and unload models; None: only where no other machine reaches the address"""
-    direct: bool = True
-    """whether unary calls go without a thread of their own, where this grpcio allows it"""
-    share_port: bool = False
-    """whether other processes may listen on the same port; the system spreads connections over them"""
-    orphan_grace_s: float = 5.0
-    """how long a worker process drains whose parent is gone"""
-    safety: Safety = field(default_factory=Safety)
-    """encryption, keys, limits against misuse"""
-    outside: OutsideSettings = field(default_factory=OutsideSettings)
-    """HTTP, metrics, request log, traces"""
-    watch_interval_s: float = 0.0
-    """how often to look for changed bundles; 0: only `Server.reload` does"""
-
-    def __post_init__(self) -> None:
-        for name in ("maximum_message_bytes", "maximum_streams", "unary_threads", "maximum_queued_calls"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected 1 or more", fix=f"raise {name}")
-        if not self.watch_interval_s >= 0:
-            raise ConfigError(f"watch_interval_s is {self.watch_interval_s}; expected 0 or more", fix="use 0 for never")
-        if not self.maximum_segment_s > 0:
-            raise ConfigError(f"maximum_segment_s is {self.maximum_segment_s}; expected more than 0", fix="raise it")
 
 
 class Server:
@@ -249,7 +196,7 @@ class Server:
         """
         if self._grpc_server is not None:
             raise StateError("the server was started before", fix="make a new Server")
-        self._grpc_server = self._new_grpc_server()
+        self._grpc_server = new_grpc_server(self._listen, self._settings)
         try:
             # grpc listens as soon as it has the port. Where others serve on it, a connection that came to this process
             # now would wait until the models are loaded, or for ever, though somebody else could take it.
@@ -329,18 +276,6 @@ class Server:
             watchers.append(Watcher(repository.follow, interval_s=FOLLOW_INTERVAL_S, on_report=on_reload))
         return tuple(watchers)
 
-    def _new_grpc_server(self) -> Any:
-        try:
-            import grpc
-        except ImportError as error:
-            raise DependencyError(f"serving needs grpcio: {error}", fix="pip install 'tidegate[cloud]'") from error
-        limits = self._settings
-        return grpc.server(
-            ThreadPoolExecutor(limits.maximum_streams + limits.unary_threads, thread_name_prefix="tidegate-serve"),
-            options=_options(limits.maximum_message_bytes, limits.share_port) + limits.safety.options(self._listen),
-            maximum_concurrent_rpcs=limits.maximum_streams + limits.maximum_queued_calls,
-        )
-
     def _open_port(self) -> int:
         try:
             return open_port(self._grpc_server, self._listen, self._encryption, self._settings.safety.socket_mode)
@@ -412,16 +347,3 @@ def _new_request_log(settings: RequestLogSettings) -> RequestLog:
     from tidegate.cloud.request_log import RequestLog
 
     return RequestLog(settings)
-
-
-def _options(maximum_message_bytes: int, share_port: bool) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_send_message_length", maximum_message_bytes),
-        ("grpc.max_receive_message_length", maximum_message_bytes),
-        # Two servers on one port each get a share of the calls; unless that is meant, the second one is told instead.
-        ("grpc.so_reuseport", int(share_port)),
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", SHORTEST_PING_MS),
-    ]
