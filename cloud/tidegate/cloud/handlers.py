@@ -18,7 +18,8 @@ from typing import Any, Protocol
 from tidegate.cloud.access import Action
 from tidegate.cloud.core import Caller
 from tidegate.cloud.devices import Reception
-from tidegate.cloud.direct import Begin, ContextCaller, DirectPool, Reply, Survives
+from tidegate.cloud.direct import Begin, DirectPool, Reply, Survives
+from tidegate.cloud.grpc_caller import ContextCaller
 from tidegate.cloud.guard import Guard, action_of
 from tidegate.cloud.stalled import StreamCaller, Streams, WatchedStream
 from tidegate.cloud.work import Work

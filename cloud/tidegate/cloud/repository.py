@@ -10,18 +10,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from tidegate.cloud.label_file import LabelFile
 from tidegate.cloud.labelled_versions import LabelledVersions
 from tidegate.cloud.lifecycle import Event, State, next_state
 from tidegate.cloud.ready_versions import served_names
+from tidegate.cloud.repository_settings import RepositorySettings
 from tidegate.cloud.served import LoadSettings, ServedModel, load_bundle, load_served
 from tidegate.cloud.sources import Listing, Offer, Source
 from tidegate.cloud.statistics import Counts
 from tidegate.cloud.version_status import ReloadReport, Statuses, VersionStatus
-from tidegate.cloud.versions import AllVersions, VersionPolicy, version_key
+from tidegate.cloud.versions import version_key
 from tidegate.errors import (
     BundleError,
     ConfigError,
@@ -49,29 +49,6 @@ DRAIN_S = 30.0
 
 Key = tuple[str, str]
 """Name and version."""
-
-
-@dataclass(frozen=True)
-class RepositorySettings:
-    """What is held, and how much."""
-
-    policy: VersionPolicy = field(default_factory=AllVersions)
-    """which versions of each model; a labelled version is held whatever the policy says"""
-    policy_by_model: Mapping[str, VersionPolicy] = field(default_factory=dict)
-    """exceptions"""
-    loading: LoadSettings = field(default_factory=LoadSettings)
-    maximum_memory_bytes: int = 0
-    """of all models together, as measured while each was loaded; 0: no limit"""
-    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """version by label by model, set at the start unless the label was moved by hand before"""
-    label_file: Path | None = None
-    """keeps labels and what was unloaded by hand over restarts, and alike in all workers; None: in memory only"""
-    fleet_directory: Path | None = None
-    """of the copies that several workers share; None: this process is alone"""
-
-    def __post_init__(self) -> None:
-        if self.maximum_memory_bytes < 0:
-            raise ConfigError(f"maximum_memory_bytes is {self.maximum_memory_bytes}", fix="use 0 for no limit")
 
 
 class Repository(LabelledVersions):
@@ -105,9 +82,9 @@ class Repository(LabelledVersions):
         self._offers: dict[Key, Offer] = {}
         """what each loaded version was loaded from"""
         self._refused: dict[Key, tuple[str, TidegateError]] = {}
+        """fingerprint of what was found to be broken, and why: not tried again before it changes"""
         self.failing = 0
         """what the latest reload could not load; something older may serve in its place"""
-        """fingerprint of what was found to be broken, and why: not tried again before it changes"""
 
     def statuses(self) -> tuple[VersionStatus, ...]:
         """Return where every version stands that is here, and the latest of those that are not, with the reason."""

@@ -10,7 +10,7 @@ from typing import Any
 from tidegate.cloud.access import Action
 from tidegate.cloud.core import Caller, Core
 from tidegate.cloud.devices import Reception
-from tidegate.cloud.direct import ContextCaller
+from tidegate.cloud.grpc_caller import ContextCaller
 from tidegate.cloud.repository import ServedModel
 from tidegate.cloud.speech_clock import StreamClock
 from tidegate.cloud.speech_messages import FIX, failure, kind_of, recording_settings, response, settings_of

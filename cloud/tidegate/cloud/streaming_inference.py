@@ -19,7 +19,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from tidegate.cloud.core import Caller
-from tidegate.cloud.direct import ContextCaller
+from tidegate.cloud.grpc_caller import ContextCaller
 from tidegate.cloud.inference import InferenceServicer
 from tidegate.cloud.work import Work
 from tidegate.errors import InputError, TidegateError
