@@ -29,8 +29,8 @@ from tidegate.cloud.work import StreamSlots, Work, wait_until_told
 from tidegate.errors import ConfigError, NotFoundError, ResourceError, StateError
 
 if TYPE_CHECKING:
+    from tidegate.cloud.health import Health
     from tidegate.cloud.request_log import RequestLog
-    from tidegate.cloud.services import Health
     from tidegate.cloud.speech_observers import SegmentObserver
 
 CLOSE_GRACE_S = 0.5
@@ -333,6 +333,8 @@ class Server:
 
     def _close(self, *, free_models: bool) -> None:
         self._grpc_server.stop(0).wait()
+        if self._health is not None:
+            self._health.close()
         self._outside.stop(0)
         self._fleet.stop()
         remove_socket(self._listen)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tidegate.cloud.core import Core
@@ -18,16 +17,16 @@ from tidegate.cloud.handlers import (
     unary_handlers,
     watching_handler,
 )
+from tidegate.cloud.health import Health
 from tidegate.cloud.inference import InferenceServicer
 from tidegate.cloud.label_control import LabelControl
-from tidegate.cloud.repository import served_names
 from tidegate.cloud.repository_control import RepositoryControl
 from tidegate.cloud.speech import SpeechLimits, SpeechServicer
 from tidegate.cloud.speech_observers import SegmentObserver
 from tidegate.cloud.stalled import Streams, Watch
 from tidegate.cloud.streaming_inference import StreamingInference
 from tidegate.cloud.trace_log import SHARED_MEMORY_METHODS, LogSettings, no_shared_memory, no_trace_settings
-from tidegate.errors import DependencyError, NotFoundError
+from tidegate.errors import DependencyError
 from tidegate.v1 import admin_pb2, speech_pb2
 from tidegate.wire.messages import descriptor_files
 from tidegate.wire.services import ADMIN, OPEN_INFERENCE, SPEECH, Method, Service
@@ -36,40 +35,10 @@ REFLECTION_NAMES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1al
 """The two versions have the same messages on the wire; new clients ask for the first one first."""
 
 
+HEALTH_SERVICE = "grpc.health.v1.Health"
+
 HEALTH_THREADS = 2
 """That wait for the request of a subscription; the subscription itself holds none."""
-
-
-class Health:
-    """Health of the whole, each service, each model (`NAME`) and each version (`NAME/VERSION`)."""
-
-    def __init__(self, servicer: Any, core: Core) -> None:
-        self._servicer = servicer
-        self._core = core
-        self._lock = threading.Lock()
-        self._models: set[str] = set()
-        self._set(("", OPEN_INFERENCE.name, SPEECH.name), serving=True)
-        self.follow()
-
-    def follow(self) -> None:
-        """State which models can be called now; called after every change of the repository."""
-        with self._lock:
-            models = set(served_names(self._core.repository.all()))
-            gone, new, self._models = self._models - models, models - self._models, models
-            # What did not change is not set again: each setting is sent to whoever watches.
-            self._set(new, serving=True)
-            self._set(gone, serving=False)
-
-    def drain(self) -> None:
-        """Say NOT_SERVING for everything from now on."""
-        self._servicer.enter_graceful_shutdown()
-
-    def _set(self, names: Iterable[str], *, serving: bool) -> None:
-        from grpc_health.v1 import health_pb2
-
-        status = health_pb2.HealthCheckResponse
-        for name in names:
-            self._servicer.set(name, status.SERVING if serving else status.NOT_SERVING)
 
 
 def add_services(
@@ -107,7 +76,7 @@ def add_services(
         DependencyError: the health or reflection package is not installed.
     """
     try:
-        from grpc_health.v1 import health
+        import grpc_health.v1.health_pb2  # noqa: F401
     except ImportError as error:
         raise _missing(error) from error
     pool = DirectPool(watch) if direct and supported() else None
@@ -115,12 +84,12 @@ def add_services(
     _add(server, *_speech(core, streams, reception, speech, segment_observers))
     labels = Behaviours(quick={}, begun={}, blocking=LabelControl(core.repository, control).methods)
     _add(server, *unary_handlers(ADMIN, labels, work=core.work, reception=reception, guard=guard, direct=pool))
-    servicer = health.HealthServicer()
+    health = Health(core, watch)
     watching = MessagePool(watch, HEALTH_THREADS) if pool is not None else None
-    _add(server, *_health(servicer, core, subscriptions, reception, guard, pool, watching))
+    _add(server, *_health(health, core, subscriptions, reception, guard, pool, watching))
     if reflection:
         _add_reflection(server, streams)
-    return Health(servicer, core)
+    return health
 
 
 def _inference(
@@ -181,7 +150,7 @@ def _speech(
 
 
 def _health(
-    servicer: Any,
+    health: Health,
     core: Core,
     subscriptions: Streams,
     reception: Reception,
@@ -190,35 +159,19 @@ def _health(
     watching: MessagePool | None,
 ) -> tuple[str, dict[str, Any]]:
     """Return the handlers of health, which take the same way as all others, so that the same limits hold."""
-    from grpc_health.v1 import health, health_pb2
-
-    def check(request: Any) -> Any:
-        unknown = _Unknown()
-        answer = servicer.Check(request, unknown)
-        if unknown.code is not None:
-            raise NotFoundError(f"no service or model {request.service!r}", fix="ask for one that is served")
-        return answer
+    from grpc_health.v1 import health_pb2
 
     asked = Method("Check", health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse)
     watched = Method("Watch", health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse, streaming=True)
     name, handlers = unary_handlers(
-        Service(health.SERVICE_NAME, (asked,)),
-        Behaviours(quick={asked.name: check}, begun={}, blocking={}),
+        Service(HEALTH_SERVICE, (asked,)),
+        Behaviours(quick={asked.name: health.check}, begun={}, blocking={}),
         work=core.work,
         reception=reception,
         guard=guard,
         direct=pool,
     )
-    return name, handlers | {watched.name: watching_handler(watched, servicer.Watch, subscriptions, watching)}
-
-
-class _Unknown:
-    """Stands in for grpc's context where the health package says that it knows no such service."""
-
-    code: Any = None
-
-    def set_code(self, code: Any) -> None:
-        self.code = code
+    return name, handlers | {watched.name: watching_handler(watched, health.watch, subscriptions, watching)}
 
 
 def _add_reflection(server: Any, streams: Streams) -> None:
@@ -231,14 +184,14 @@ def _add_reflection(server: Any, streams: Streams) -> None:
     except ImportError as error:
         raise _missing(error) from error
     from google.protobuf import descriptor_pool
-    from grpc_health.v1 import health, health_pb2
+    from grpc_health.v1 import health_pb2
 
     pool = descriptor_pool.DescriptorPool()
     for module in (speech_pb2, admin_pb2, health_pb2, reflection_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
     for file in descriptor_files():
         pool.AddSerializedFile(file)
-    offered = (OPEN_INFERENCE.name, SPEECH.name, ADMIN.name, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    offered = (OPEN_INFERENCE.name, SPEECH.name, ADMIN.name, HEALTH_SERVICE, reflection.SERVICE_NAME)
     servicer = reflection.ReflectionServicer(offered, pool)
     method = Method(
         "ServerReflectionInfo",
