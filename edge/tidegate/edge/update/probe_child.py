@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -63,8 +64,10 @@ def in_child(job: Job, limits: Limits, *, python: str, timeout_s: float) -> Meas
             child.kill()
             child.wait()
             for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    pipe.close()
+                # To close a pipe is to send what is left, which a child that read nothing does not take any more.
+                with suppress(BrokenPipeError):
+                    if pipe is not None:
+                        pipe.close()
         return f"{outcome.what}{_tail(complaints)}" if isinstance(outcome, _Ended) else outcome
 
 
