@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Literal
 
@@ -71,8 +72,10 @@ def measure_in_child(job: Job, observer: Observer, tick_s: float | None) -> Meas
             child.kill()  # only reached alive when this process is interrupted
             child.wait()
             for pipe in (child.stdin, child.stdout):
-                if pipe is not None:
-                    pipe.close()
+                # To close a pipe is to send what is left, which a child that read nothing does not take any more.
+                with suppress(BrokenPipeError):
+                    if pipe is not None:
+                        pipe.close()
         if outcome is not None:
             return outcome
         return Crashed(cause=ending(child.returncode), last_words=_tail(complaints))
