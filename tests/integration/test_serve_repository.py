@@ -23,7 +23,6 @@ from tidegate.cloud import Server, ServerSettings
 from tidegate.cloud.batching import BatchSettings
 from tidegate.cloud.lifecycle import State
 from tidegate.cloud.repository import LoadSettings, ReloadReport, RepositorySettings
-from tidegate.cloud.served import resident_bytes
 from tidegate.cloud.versions import Latest
 from tidegate.errors import (
     BundleError,
@@ -35,6 +34,7 @@ from tidegate.errors import (
     TidegateError,
     UnavailableError,
 )
+from tidegate.runtime.process import resident_bytes
 
 ONES = np.ones((1, 4), np.float32)
 
@@ -220,9 +220,11 @@ def test_unloading_waits_for_the_request_in_flight(tmp_path: Path) -> None:
 
 def test_the_memory_of_models_is_limited(tmp_path: Path) -> None:
     bundle = linear_bundle(tmp_path)
-    assert resident_bytes() > 2**20
+    own_bytes = resident_bytes()
+    assert own_bytes is not None
+    assert own_bytes > 2**20
     with Server([bundle], repository=RepositorySettings(maximum_memory_bytes=2**40)) as server:
-        assert 0 <= server.repository.find("linear").memory_bytes < resident_bytes()
+        assert 0 <= server.repository.find("linear").memory_bytes < (resident_bytes() or 0)
     with pytest.raises(ResourceError, match="of 1 are in use"):
         Server([bundle], repository=RepositorySettings(maximum_memory_bytes=1)).start()
 

@@ -60,7 +60,8 @@ def test_it_is_given_back_seldom_and_not_again_where_the_process_needs_it() -> N
 
 HOLES = """
 import ctypes
-from tidegate.cloud.allocator import FreeMemory, resident_bytes
+from tidegate.cloud.allocator import FreeMemory
+from tidegate.runtime.process import resident_bytes
 memory = FreeMemory()
 pieces = [ctypes.create_string_buffer(b"x" * 65000) for _ in range(2000)]
 del pieces[::2]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidegate.cloud.core import LOCAL, Request
-from tidegate.cloud.metrics.requests import FOLD_AT, Key, RequestCounts
-from tidegate.cloud.statistics import BOUNDS_NS, empty_bins
+from tidegate.cloud.metrics.requests import Key, RequestCounts
+from tidegate.cloud.statistics import BOUNDS_NS, FOLD_AT, empty_bins
 from tidegate.errors import AccessError, InputError, TidegateError
 
 REQUEST = Request("m", {})

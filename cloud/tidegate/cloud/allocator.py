@@ -9,24 +9,16 @@ answers of 4 MB.
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
+
+from tidegate.runtime.process import resident_bytes
 
 LOOK_S = 10.0
 """Between two looks at the size of the process."""
 
 GROWN_BYTES = 16 * 2**20
 """Less than this is not worth the time."""
-
-
-def resident_bytes() -> int:
-    """Return what this process has in memory; 0 where the system does not say (proc(5), statm)."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
 
 
 def trimmer() -> Callable[[], object] | None:
@@ -40,16 +32,18 @@ def trimmer() -> Callable[[], object] | None:
 class FreeMemory:
     """Gives memory back when the process has grown since it last did."""
 
-    def __init__(self, trim: Callable[[], object] | None = None, resident: Callable[[], int] = resident_bytes) -> None:
+    def __init__(
+        self, trim: Callable[[], object] | None = None, resident: Callable[[], int | None] = resident_bytes
+    ) -> None:
         """Begin with the size of now.
 
         Args:
             trim: gives memory back; None: what the C library has for it, or nothing.
-            resident: size of the process in bytes.
+            resident: size of the process in bytes; None where the system does not say: nothing is given back then.
         """
         self._trim = trim or trimmer()
         self._resident = resident
-        self._floor_bytes = resident()
+        self._floor_bytes = resident() or 0
         self._next_s = 0.0
 
     def look(self, now_s: float, *, quiet: bool) -> None:
@@ -62,9 +56,9 @@ class FreeMemory:
         if self._trim is None or not quiet or now_s < self._next_s:
             return
         self._next_s = now_s + LOOK_S
-        size_bytes = self._resident()
+        size_bytes = self._resident() or 0
         if size_bytes - self._floor_bytes >= GROWN_BYTES:
             self._trim()
-            self._floor_bytes = self._resident()
+            self._floor_bytes = self._resident() or 0
         else:
             self._floor_bytes = min(self._floor_bytes, size_bytes)

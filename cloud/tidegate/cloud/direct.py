@@ -30,7 +30,12 @@ Reply = Callable[[bytes | None, TidegateError | None], None]
 
 _PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "_unary_response_in_pool": (
-        *("rpc_event", "state", "behavior", "argument_thunk", "request_deserializer", "response_serializer"),
+        "rpc_event",
+        "state",
+        "behavior",
+        "argument_thunk",
+        "request_deserializer",
+        "response_serializer",
     ),
     "_possibly_finish_call": ("state", "token"),
     "_is_rpc_state_active": ("state",),

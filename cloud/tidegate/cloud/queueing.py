@@ -55,8 +55,18 @@ class Job:
     """One checked request on its way through a model."""
 
     __slots__ = (
-        *("_finish", "arrays", "began_ns", "deadline_s", "ended_ns", "gone", "key", "priority", "rows", "started_ns"),
-        *("told", "waiter"),
+        "_finish",
+        "arrays",
+        "began_ns",
+        "deadline_s",
+        "ended_ns",
+        "gone",
+        "key",
+        "priority",
+        "rows",
+        "started_ns",
+        "told",
+        "waiter",
     )
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +21,7 @@ from tidegate.cloud.short_runs import ShortRuns, cost_follows_shape
 from tidegate.cloud.statistics import Statistics
 from tidegate.errors import ModelError
 from tidegate.runtime import Model, load
+from tidegate.runtime.process import resident_bytes
 from tidegate.runtime.validation import checked_feeds
 from tidegate.speech import Catalogue, Transcriber
 
@@ -218,7 +218,7 @@ def load_bundle(
         InputError: the catalogue is not one.
         ModelError: the model does not load, or answers the golden inputs otherwise than the bundle promises.
     """
-    before_bytes = resident_bytes()
+    before_bytes = resident_bytes() or 0
     manifest = bundle.manifest
     is_speech = manifest.front_end is not None and manifest.decoder is not None
     raw_catalogue = settings.catalogue if settings.catalogue is not None else bundle.asset(CATALOGUE_ASSET)
@@ -246,21 +246,12 @@ def load_bundle(
                 computing=computing,
             ),
             statistics=statistics,
-            memory_bytes=max(0, resident_bytes() - before_bytes),
+            memory_bytes=max(0, (resident_bytes() or 0) - before_bytes),
             reference_profile=bundle.reference_profile(),
         )
     except BaseException:
         model.close()
         raise
-
-
-def resident_bytes() -> int:
-    """Return the memory that this process holds now; 0 where the system does not say (elsewhere than on Linux)."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _by_position(model: Model) -> Callable[[Arrays], Arrays]:

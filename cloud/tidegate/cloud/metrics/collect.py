@@ -12,9 +12,9 @@ from tidegate.cloud.core import Core
 from tidegate.cloud.metrics.exposition import Family
 from tidegate.cloud.metrics.requests import RequestCounts
 from tidegate.cloud.metrics.values import ValueCounts, categories
-from tidegate.cloud.served import resident_bytes
 from tidegate.cloud.statistics import BOUNDS_NS
 from tidegate.profile import CategoryFeature, NumberFeature
+from tidegate.runtime.process import resident_bytes
 
 BOUNDS_S = tuple(bound / 1e9 for bound in BOUNDS_NS)
 
@@ -74,7 +74,7 @@ class Metrics:
         times = os.times()
         cpu.add(times.user + times.system)
         memory = Family("process_resident_memory_bytes", "gauge", "Memory that the process holds.", [])
-        memory.add(resident_bytes())
+        memory.add(resident_bytes() or 0)
         started = Family("process_start_time_seconds", "gauge", "When the server was made, seconds since 1970.", [])
         started.add(self._started_s)
         files = Family("process_open_fds", "gauge", "Open files and connections.", [])

@@ -18,18 +18,13 @@ from tidegate.cloud.core import Caller, Inference, Request
 from tidegate.cloud.metrics.speech import CountedCall, SpeechCounts
 from tidegate.cloud.metrics.values import ValueCounts
 from tidegate.cloud.repository import Repository
-from tidegate.cloud.statistics import BOUNDS_NS, empty_bins
+from tidegate.cloud.statistics import FOLD_AT, binned, empty_bins
 from tidegate.errors import AccessError, NotFoundError, TidegateError
 from tidegate.wire.status import code_of
 
 OK = "OK"
 
 UNKNOWN = "UNKNOWN"
-
-FOLD_AT = 1024
-"""Times that are put into bins together: some 30 µs, 8 kB for each series."""
-
-_BOUNDS = np.array(BOUNDS_NS, np.int64)
 
 
 class Key(NamedTuple):
@@ -84,8 +79,7 @@ class Series:
             return
         taken = np.frombuffer(new[:count], np.int64)
         del new[:count]
-        counts = np.bincount(np.searchsorted(_BOUNDS, taken), minlength=len(self._bins))
-        self._bins = [old + more for old, more in zip(self._bins, counts.tolist(), strict=True)]
+        self._bins = binned(self._bins, taken)
         self._total_ns += int(taken.sum())
 
 
